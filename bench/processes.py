@@ -1,0 +1,177 @@
+"""Starting, pinning, reading and stopping processes. Linux: the figures come from /proc."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+class BenchError(Exception):
+    """A part of the benchmark did not do what it must; the text says which and why."""
+
+
+class Cores(NamedTuple):
+    """The core of the proxies, and that of the load generator, the upstream and all else."""
+
+    proxy: int
+    load: int
+
+
+def take_cores() -> Cores:
+    """Choose two cores (the same one twice where there is only one) and move this process off the proxies'."""
+    usable = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {usable[-1]})
+    return Cores(usable[0], usable[-1])
+
+
+def free_port() -> int:
+    """Return a loopback port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _stat_fields(pid: int) -> list[str]:
+    # The command's name may hold spaces and parentheses: the fields begin after the last one.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+class Process:
+    """A child process of ours, on one core, in its own process group, with its output in a file.
+
+    It gets SIGTERM when this process dies, however that happens.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], *, core: int, directory: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self._log = directory / f"{name.replace(' ', '-')}.log"
+        libc = ctypes.CDLL(None)
+
+        def before_exec() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            os.sched_setaffinity(0, {core})
+
+        with self._log.open("wb") as log:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+                preexec_fn=before_exec,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that was started."""
+        return self._child.pid
+
+    def output(self) -> str:
+        """Return what it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Return when `is_ready()`; raise `BenchError` when the process has ended or half a minute has passed."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not is_ready():
+            ended = self._child.poll()
+            if ended is not None or time.monotonic() > deadline:
+                what = f"ended with {ended}" if ended is not None else "was not ready in time"
+                raise BenchError(f"{self.name} {what}: {self.output()[-2000:].strip()}")
+            time.sleep(0.02)
+
+    def wait_for_port(self, port: int) -> None:
+        """Return when something accepts connections on `port`."""
+
+        def is_listening() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        self.wait_until(is_listening)
+
+    def printed_port(self) -> int:
+        """Return the port that the process prints as its first line."""
+        self.wait_until(lambda: self.output().endswith("\n"))
+        return int(self.output().split()[0])
+
+    def pids(self) -> list[int]:
+        """Return the ids of the process and of all its descendants."""
+        parents: dict[int, int] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parents[int(entry.name)] = int(_stat_fields(int(entry.name))[1])
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+        found = [self.pid]
+        for pid in found:
+            found.extend(child for child, parent in parents.items() if parent == pid)
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Return the user and system time that the process and its descendants have used so far."""
+        total = 0
+        for pid in self.pids():
+            fields = _stat_fields(pid)
+            total += int(fields[11]) + int(fields[12])
+        return total / _TICKS_PER_SECOND
+
+    def rss_bytes(self) -> int:
+        """Return the resident memory of the process and its descendants."""
+        return sum(int(_stat_fields(pid)[21]) for pid in self.pids()) * _PAGE_BYTES
+
+    def stop(self) -> None:
+        """End the whole process group: SIGTERM, then SIGKILL. Harmless when it has ended."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self._child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+        self._child.wait()
+
+
+class Workshop:
+    """A temporary folder and the processes started in it; all are gone when the block ends, last first."""
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+        self.directory = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+
+    def start(self, name: str, command: list[str], *, core: int, env: Mapping[str, str] | None = None) -> Process:
+        """Start a process that is stopped when the block ends."""
+        process = Process(name, command, core=core, directory=self.directory, env=env)
+        self._open.callback(process.stop)
+        return process
+
+    def on_close(self, closer: Callable[[], object]) -> None:
+        """Call `closer` when the block ends, before what was registered earlier."""
+        self._open.callback(closer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)

@@ -1,0 +1,75 @@
+"""The floor: a TCP tunnel that moves bytes both ways and looks at none of them.
+
+Usage: `python -m bench.tunnel UPSTREAM_PORT`. The port it listens on is printed on standard output.
+"""
+
+import asyncio
+import sys
+
+import uvloop
+
+
+class Far(asyncio.Protocol):
+    """The connection to the upstream."""
+
+    def __init__(self, near: asyncio.Transport) -> None:
+        self._near = near
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes back to the client."""
+        self._near.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other side too."""
+        self._near.close()
+
+
+class Near(asyncio.Protocol):
+    """The connection from a client."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self._upstream_port = upstream_port
+        self._far: asyncio.Transport | None = None
+        self._early = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Open the connection behind this one."""
+        self._near = transport
+        self._opening = asyncio.ensure_future(self._open())
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            far, _ = await loop.create_connection(lambda: Far(self._near), "127.0.0.1", self._upstream_port)
+        except OSError:
+            self._near.close()
+            return
+        if self._near.is_closing():
+            far.close()
+            return
+        if self._early:
+            far.write(self._early)
+        self._far = far
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes on to the upstream."""
+        if self._far is None:
+            self._early += data
+        else:
+            self._far.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Close the other side too."""
+        if self._far is not None:
+            self._far.close()
+
+
+async def serve(upstream_port: int) -> None:
+    """Listen on a free loopback port until the process is told to stop."""
+    server = await asyncio.get_running_loop().create_server(lambda: Near(upstream_port), "127.0.0.1", 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,0 +1,395 @@
+"""The composition root: the only place that names concrete classes.
+
+`Gateway.start` opens from the stores up to the listeners; `close` goes back the same way, so that whatever serves a
+request outlives it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from gateway import __version__
+from gateway.auth.admission import Access, Admission
+from gateway.auth.credentials import CredentialReader
+from gateway.auth.principal import IdentityNames
+from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.clock import Clock, SystemClock
+from gateway.consistency.confirmation import Propagator
+from gateway.consistency.feed import Feed
+from gateway.consistency.relay import Relay
+from gateway.consistency.view import EVERYTHING, View
+from gateway.control.api import build_api
+from gateway.control.public import PREFIX, build_public
+from gateway.control.status import build_status
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.proxy.exchange import Services, request_ids
+from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
+from gateway.proxy.router import Route, Router
+from gateway.proxy.server import ProxyServer
+from gateway.proxy.tally import Tally
+from gateway.proxy.upstream import Target, Upstream
+from gateway.settings import Address, Settings
+from gateway.stores.postgres.changes import Changes
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.lookup import KeyLookup
+from gateway.stores.postgres.migrate import check_schema
+from gateway.stores.postgres.plans import PlanRow, declare
+from gateway.stores.postgres.revisions import RevisionLog
+from gateway.stores.redis.channel import Channel
+from gateway.stores.redis.connection import Redis
+from gateway.stores.redis.entries import RedisEntries
+from gateway.stores.redis.seal import Seal
+from gateway.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+OWN_UPSTREAM: Final = "ostiary"  # the gateway's own public endpoints; no configured upstream can have this name's route
+OWN_SECONDS: Final = 10.0
+SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
+LOOKUP_CONNECTIONS: Final = 10
+FEED_CONNECTIONS: Final = 2  # apart, so that a flood of lookups cannot starve the polls and age the view
+RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at start
+
+
+class ListenerFailed(GatewayError):
+    """A listener's address cannot be bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The parts that speak to Postgres about keys and revisions."""
+
+    revisions: RevisionLog
+    changes: Changes
+    lookup: KeyLookup
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The parts that speak to Redis; none where none is configured."""
+
+    seal: Seal | None = None
+    channel: Channel | None = None
+    entries: RedisEntries | None = None
+
+
+class Gateway:
+    """One node. `failure` completes with the error that makes going on impossible after a successful start."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._stack = contextlib.AsyncExitStack()
+        self._is_prepared = False
+        self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
+        self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
+        self.metrics = Metrics()
+
+    async def start(self) -> None:
+        """Open everything. Stores that are away do not make it fail: the node is live, and ready once they answer.
+
+        Raises SchemaOutdated (and kin) and ListenerFailed; what was opened by then is closed again.
+        """
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop accepting, finish what is under way, and close every part in reverse order."""
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        settings, clock, metrics = self._settings, self._clock, self.metrics
+        keys, cache = settings.keys, settings.cache
+
+        postgres = await self._open_postgres(LOOKUP_CONNECTIONS)
+        feed_postgres = await self._open_postgres(FEED_CONNECTIONS)
+        await self._prepare(postgres)
+        shared = await self._open_shared()
+        truth = Truth(RevisionLog(feed_postgres), Changes(postgres), KeyLookup(postgres))
+        view = View(clock, bound_seconds=cache.bound_seconds, retention_seconds=2 * cache.ttl_seconds)
+        feed = Feed(
+            view,
+            truth.revisions,
+            node_id=self.node_id,
+            environment=settings.environment,
+            version=__version__,
+            clock=clock,
+            metrics=metrics,
+            channel=shared.channel,
+            seal=shared.seal,
+        )
+        peppers = Peppers([pepper.secret.get_secret_value().encode() for pepper in keys.peppers])
+        admission = Admission(
+            environment=settings.environment,
+            peppers=peppers,
+            names=_identity_names(settings),
+            view=view,
+            refresh=feed.refresh,
+            truth=truth.lookup,
+            shared=shared.entries,
+            clock=clock,
+            metrics=metrics,
+            local_entries=cache.local_entries,
+            ttl_seconds=cache.ttl_seconds,
+            negative_ttl_seconds=cache.negative_ttl_seconds,
+        )
+        self._stack.push_async_callback(admission.close)
+        view.listen(on_invalidated=_evicting(admission), on_reset=admission.forget_all)
+        await feed.start()
+        self._stack.push_async_callback(feed.close)
+        propagator = await self._start_propagation(truth, shared, feed)
+
+        checks: dict[str, Callable[[], bool]] = {"schema": lambda: self._is_prepared, "view": lambda: view.is_fresh}
+        secret_format = SecretFormat(keys.prefix, settings.environment)
+        await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
+        api = build_api(
+            postgres=postgres,
+            changes=truth.changes,
+            propagator=propagator,
+            revisions=truth.revisions,
+            secret_format=secret_format,
+            peppers=peppers,
+            keys=keys,
+            metrics=metrics,
+        )
+        await self._serve(api, settings.listen.admin)
+        await self._serve_proxy(admission, CredentialReader(secret_format))
+
+    # -- the stores
+
+    async def _open_postgres(self, pool_size: int) -> Postgres:
+        dsn = self._settings.postgres.dsn.get_secret_value()
+        postgres = Postgres(dsn, pool_size=pool_size, metrics=self.metrics)
+        await postgres.open()
+        self._stack.push_async_callback(postgres.close)
+        return postgres
+
+    async def _prepare(self, postgres: Postgres) -> None:
+        """Check the schema and declare the configured plans: now, or as soon as the database is there."""
+        try:
+            await self._prepare_now(postgres)
+        except StoreUnavailable as error:
+            log.warning("database_away_at_start", error=str(error))
+            task = asyncio.create_task(self._prepare_later(postgres))
+            self._stack.push_async_callback(_cancelled, task)
+
+    async def _prepare_now(self, postgres: Postgres) -> None:
+        await check_schema(postgres)
+        plans = self._settings.plans.items()
+        await declare(
+            postgres, [PlanRow(name, plan.tier, dict(plan.features), dict(plan.limits)) for name, plan in plans]
+        )
+        self._is_prepared = True
+
+    async def _prepare_later(self, postgres: Postgres) -> None:
+        while not self._is_prepared:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                await self._prepare_now(postgres)
+            except StoreUnavailable:
+                continue
+            except GatewayError as error:
+                self.failure.set_result(error)
+                return
+
+    async def _open_shared(self) -> Shared:
+        settings, metrics = self._settings, self.metrics
+        if settings.redis is None:
+            return Shared()
+        redis = Redis(settings.redis.url.get_secret_value(), environment=settings.environment, metrics=metrics)
+        await redis.open()
+        self._stack.push_async_callback(redis.close)
+        seal, bound_seconds = Seal(), settings.cache.bound_seconds
+        channel = Channel(
+            redis, seal, writer=self.node_id, clock=self._clock, bound_seconds=bound_seconds, metrics=metrics
+        )
+        return Shared(seal, channel, RedisEntries(redis, seal, metrics=metrics))
+
+    async def _start_propagation(self, truth: Truth, shared: Shared, feed: Feed) -> Propagator:
+        bound_seconds = self._settings.cache.bound_seconds
+        propagator = Propagator(
+            truth.changes,
+            truth.revisions,
+            environment=self._settings.environment,
+            bound_seconds=bound_seconds,
+            clock=self._clock,
+            metrics=self.metrics,
+            feed=feed,
+            channel=shared.channel,
+            entries=shared.entries,
+        )
+        await propagator.start()
+        self._stack.push_async_callback(propagator.close)
+        relay = Relay(truth.changes, propagator, bound_seconds=bound_seconds, metrics=self.metrics)
+        await relay.start()
+        self._stack.push_async_callback(relay.close)
+        return propagator
+
+    # -- the listeners
+
+    async def _serve(self, app: web.Application, address: Address) -> None:
+        await self._listen(web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS), address)
+
+    async def _serve_proxy(self, admission: Admission, credentials: CredentialReader) -> None:
+        settings, metrics = self._settings, self.metrics
+        names = settings.identity_headers.model_dump()
+        response_table = HeaderTable(RESPONSE_FIELDS, reserved=[name.encode() for name in names.values()])
+        upstreams = {
+            name: Upstream(
+                name,
+                [_target(target.host, target.port, response_table) for target in upstream.targets],
+                connect_seconds=upstream.timeouts.connect,
+                response_seconds=upstream.timeouts.response,
+                idle_seconds=upstream.timeouts.idle,
+                observations=metrics.upstream_seconds.of(name),
+            )
+            for name, upstream in settings.upstreams.items()
+        }
+        own_routes = await self._own_endpoints(names, upstreams, response_table)
+        routes = [*own_routes, *_routes(settings)]
+        services = Services(
+            router=Router(routes),
+            admission=admission,
+            upstreams=upstreams,
+            tally=Tally(metrics),
+            monotonic=self._clock.monotonic,
+            body_seconds=settings.client.body_timeout_seconds,
+            new_request_id=request_ids(),
+        )
+        server = ProxyServer(
+            services,
+            _request_table(settings, names),
+            credentials,
+            settings.client,
+            header_count_limit=settings.client.header_count_limit,
+            trusted_proxies=settings.trusted_proxies,
+        )
+        _watch_connections(metrics, server, upstreams)
+        server.start()
+        await self._listen(web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS), settings.listen.proxy)
+
+    async def _own_endpoints(
+        self, names: dict[str, str], upstreams: dict[str, Upstream], table: HeaderTable
+    ) -> Sequence[Route]:
+        """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
+        runner = web.AppRunner(build_public(names), access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        target = Target("ostiary", _pair_connector(runner), table)
+        upstreams[OWN_UPSTREAM] = Upstream(
+            OWN_UPSTREAM,
+            [target],
+            connect_seconds=OWN_SECONDS,
+            response_seconds=OWN_SECONDS,
+            idle_seconds=OWN_SECONDS,
+            observations=self.metrics.upstream_seconds.of(OWN_UPSTREAM),
+        )
+        return [Route(OWN_UPSTREAM, (PREFIX.encode(),), OWN_UPSTREAM, Access("required"))]
+
+    async def _listen(self, runner: web.BaseRunner, address: Address) -> None:
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+        except OSError as error:
+            raise ListenerFailed(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _evicting(admission: Admission) -> Callable[[list[str], int], None]:
+    def evict(subjects: list[str], revision: int) -> None:
+        if EVERYTHING in subjects:
+            admission.forget_all()
+        else:
+            admission.evict(subjects)
+
+    return evict
+
+
+def _identity_names(settings: Settings) -> IdentityNames:
+    names = settings.identity_headers
+    return IdentityNames(
+        user_id=names.user_id,
+        tenant_id=names.tenant_id,
+        key_id=names.key_id,
+        environment=names.environment,
+        auth_kind=names.auth_kind,
+        scopes=names.scopes,
+        plan=names.plan,
+    )
+
+
+def _routes(settings: Settings) -> list[Route]:
+    return [
+        Route(
+            name=route.name,
+            paths=tuple(path.encode() for path in route.paths),
+            upstream=route.upstream,
+            access=Access(
+                route.auth, frozenset(route.require.scopes), frozenset(route.require.features), route.require.tier
+            ),
+            methods=frozenset(method.encode() for method in route.methods),
+            hosts=frozenset(host.encode() for host in route.hosts),
+            strip_prefix=route.strip_prefix,
+            body_limit_bytes=(
+                settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
+            ),
+        )
+        for route in settings.routes
+    ]
+
+
+def _request_table(settings: Settings, names: dict[str, str]) -> HeaderTable:
+    fields = dict(REQUEST_FIELDS)
+    fields.update((place.header.lower().encode(), Action.CREDENTIAL) for place in settings.credentials)
+    fields[names["request_id"].lower().encode()] = Action.REQUEST_ID
+    return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
+
+
+def _target(host: str, port: int, table: HeaderTable) -> Target:
+    authority = f"[{host}]" if ":" in host else host
+
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
+        return await asyncio.get_running_loop().create_connection(factory, host, port)
+
+    return Target(authority if port == 80 else f"{authority}:{port}", connect, table)
+
+
+def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        assert runner.server is not None
+        await loop.connect_accepted_socket(runner.server, theirs)
+        return await loop.create_connection(factory, sock=ours)
+
+    return connect
+
+
+def _watch_connections(metrics: Metrics, server: ProxyServer, upstreams: dict[str, Upstream]) -> None:
+    """Connections are counted when somebody looks, not when they change."""
+
+    def upstream_count(*, is_idle: bool) -> int:
+        targets = [target for upstream in upstreams.values() for target in upstream.targets]
+        idle = sum(target.idle_count for target in targets)
+        return idle if is_idle else sum(len(target.open) for target in targets) - idle
+
+    gauge = metrics.connections
+    gauge.labels("client", "busy").set_function(lambda: server.count(is_busy=True))
+    gauge.labels("client", "idle").set_function(lambda: server.count(is_busy=False))
+    gauge.labels("upstream", "busy").set_function(lambda: upstream_count(is_idle=False))
+    gauge.labels("upstream", "idle").set_function(lambda: upstream_count(is_idle=True))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,368 @@
+"""Admission: from a credential to the permission to forward, a refusal, or an outage.
+
+Two doors. `admit` is the warm one: plain calls, no await, answers from this process alone. Where it cannot, it returns
+None and the caller waits at the other door, `resolve`: Redis, then Postgres, one lookup per digest however many ask.
+The rule of docs/consistency.md is applied here: what is remembered is used only while the view is fresh, and a lookup
+that a change has overtaken is repeated. Must not know: HTTP, sockets, SQL.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Literal, Protocol
+
+from gateway.auth.credentials import INVALID, Credential
+from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
+from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.secrets import Peppers
+from gateway.clock import Clock
+from gateway.errors import Outage, StoreUnavailable
+from gateway.stores.local import LocalCache
+from gateway.stores.records import Finding, KeyRecord, SecretState
+from gateway.telemetry.metrics import Metrics
+
+NEGATIVE_ENTRIES: Final = 10_000  # apart from the good ones: a flood of unknown keys evicts none of them
+LONGEST_QUEUE: Final = 1_000  # digests being looked up at once; more is an outage, not a queue without end
+BACK_OFF_SECONDS: Final = 0.5  # after a failed lookup; less than Outage.retry_after_seconds (R052, R072)
+MOST_REPEATS: Final = 5  # of a lookup that changes keep overtaking
+
+MISSING: Final = Refusal(Reason.MISSING_API_KEY)
+
+
+class View(Protocol):
+    """What this node knows of changes (gateway.consistency.view)."""
+
+    fresh_until: float
+
+    def is_usable(self, stamp: int, subjects: tuple[str, ...]) -> bool:
+        """Whether nothing that is known overtakes content read at revision `stamp`."""
+        ...
+
+    def to_monotonic(self, database_epoch: float) -> float:
+        """A moment in database time, on this node's monotonic clock."""
+        ...
+
+
+class Truth(Protocol):
+    """The store that decides (gateway.stores.postgres.lookup)."""
+
+    async def find(self, digests: tuple[bytes, ...]) -> Finding:
+        """What stands behind any of these stored digests. Raises StoreUnavailable."""
+        ...
+
+
+class SharedCache(Protocol):
+    """What the nodes leave for each other (gateway.stores.redis). Never raises: a failure is a miss."""
+
+    async def get(self, digest: bytes) -> Finding | None:
+        """What another node found, or None."""
+        ...
+
+    async def put(self, digest: bytes, finding: Finding, seconds: float) -> None:
+        """Leave a finding for the other nodes, for so long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks of a caller."""
+
+    mode: Literal["required", "optional", "none"]
+    scopes: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+    tier: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The permission to forward. Only this module makes one; `principal` is None for an anonymous caller."""
+
+    principal: Principal | None
+
+
+ANONYMOUS: Final = Admitted(None)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is remembered of one digest, and how long it may be believed (monotonic seconds).
+
+    Past `warm_until` it is looked up again; if nobody can answer then, it serves on until `deadline`, since a fresh
+    view proves that nothing was revoked unseen. From `deadline` on the answer is `after`, whatever a cache says (R045).
+    """
+
+    revision: int
+    subjects: tuple[str, ...]
+    verdict: Admitted | Refusal
+    warm_until: float
+    deadline: float = inf
+    after: Refusal = INVALID
+
+
+class Admission:
+    """Decides about credentials. One per process.
+
+    `refresh` asks the feed for a fresh view now; `environment` is the one this gateway serves; the two lifetimes are
+    seconds after which an entry is looked up again.
+    """
+
+    def __init__(
+        self,
+        *,
+        environment: str,
+        peppers: Peppers,
+        names: IdentityNames,
+        view: View,
+        refresh: Callable[[], Awaitable[None]],
+        truth: Truth,
+        shared: SharedCache | None,
+        clock: Clock,
+        metrics: Metrics,
+        local_entries: int,
+        ttl_seconds: float,
+        negative_ttl_seconds: float,
+    ) -> None:
+        self._environment = environment
+        self._peppers = peppers
+        self._names = names
+        self._view = view
+        self._refresh = refresh
+        self._truth = truth
+        self._shared = shared
+        self._monotonic = clock.monotonic
+        self._ttl_seconds = ttl_seconds
+        self._negative_ttl_seconds = negative_ttl_seconds
+        self._good: LocalCache[Entry] = LocalCache(local_entries)
+        self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
+        self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
+        self._writes: set[asyncio.Task[None]] = set()
+        self._away_until = 0.0
+        self._equal_sets: dict[frozenset[str], frozenset[str]] = {}
+        self._auth = metrics.auth
+        self._admitted_warm = {
+            kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in (AuthKind.KEY, AuthKind.OPERATOR)
+        }
+        self._warm_hits = metrics.cache_events.cell("local", "hit")
+        self._warm_misses = metrics.cache_events.cell("local", "miss")
+
+    # -- the warm door
+
+    def admit(self, credential: Credential | Refusal | None, access: Access) -> Admitted | Refusal | None:
+        """Decide now, or None where only a lookup can tell. Hot: no await, no I/O; guarded by `make bench`."""
+        if access.mode == "none":
+            return ANONYMOUS
+        if credential is None:
+            return ANONYMOUS if access.mode == "optional" else self._refuse(MISSING, "local")
+        if isinstance(credential, Refusal):
+            return self._refuse(credential, "local")
+        entry = self._good.get(credential.digest) or self._bad.get(credential.digest)
+        if entry is None:
+            return None
+        now = self._monotonic()
+        if now >= self._view.fresh_until or now >= entry.warm_until:
+            return None
+        self._warm_hits[0] += 1
+        return self._judge(entry, access, now, "local")
+
+    def _judge(self, entry: Entry, access: Access, now: float, tier: str) -> Admitted | Refusal:
+        """An entry's verdict for one route, at `now`. The entry may be used: the caller has applied the rule."""
+        if now >= entry.deadline:
+            return self._refuse(entry.after, tier)
+        verdict = entry.verdict
+        if isinstance(verdict, Refusal):
+            return self._refuse(verdict, tier)
+        principal = verdict.principal
+        assert principal is not None, "entries are made of keys"
+        refusal = authorize(principal, access)
+        if refusal is not None:
+            return self._refuse(refusal, tier)
+        if tier == "local":
+            self._admitted_warm[principal.kind][0] += 1
+        else:
+            self._auth.inc(principal.kind, tier, "admitted")
+        return verdict
+
+    def _refuse(self, refusal: Refusal, tier: str) -> Refusal:
+        kind = "none" if refusal.reason is Reason.MISSING_API_KEY else "key"
+        self._auth.inc(kind, tier, refusal.reason)
+        return refusal
+
+    # -- the cold door
+
+    async def resolve(self, credential: Credential, access: Access) -> Admitted | Refusal:
+        """Decide by asking Redis and Postgres. Raises Outage where nobody can tell."""
+        digest = credential.digest
+        self._warm_misses[0] += 1
+        try:
+            for _ in range(MOST_REPEATS):
+                entry, tier = await self._shared_flight(digest)
+                now = self._monotonic()
+                if now < self._view.fresh_until and self._view.is_usable(entry.revision, entry.subjects):
+                    return self._judge(entry, access, now, tier)
+            raise Outage("a lookup was overtaken by changes, or outlived the view, several times in a row")
+        except Outage:
+            self._auth.inc("key", "postgres", "outage")
+            raise
+
+    async def _shared_flight(self, digest: bytes) -> tuple[Entry, str]:
+        """Join the lookup of `digest` that is under way, or start it. It is a task of its own (R048 to R050)."""
+        flight = self._flights.get(digest)
+        if flight is None:
+            if len(self._flights) >= LONGEST_QUEUE:
+                raise Outage("too many lookups are waiting for the key store")
+            flight = asyncio.create_task(self._fill(digest))
+            self._flights[digest] = flight
+            flight.add_done_callback(lambda done: self._land(digest, done))
+        return await asyncio.shield(flight)
+
+    def _land(self, digest: bytes, flight: asyncio.Task[tuple[Entry, str]]) -> None:
+        del self._flights[digest]
+        if not flight.cancelled():
+            flight.exception()  # whoever waited has it; where all have left, nobody is owed it
+
+    async def _fill(self, digest: bytes) -> tuple[Entry, str]:
+        """Look `digest` up, remember it, and say which tier answered."""
+        await self._freshen()
+        if self._shared is not None:
+            finding = await self._shared.get(digest)
+            if finding is not None and self._view.is_usable(finding.revision, subjects_of(finding)):
+                return self._remember(digest, finding), "redis"
+        for _ in range(MOST_REPEATS):
+            try:
+                finding = await self._ask_truth(digest)
+            except StoreUnavailable:
+                known = self._still_good(digest)
+                if known is None:
+                    raise
+                return known, "local"
+            if self._view.is_usable(finding.revision, subjects_of(finding)):
+                self._share(digest, finding)
+                retired = finding.record is not None and finding.record.secret_state is SecretState.RETIRED
+                return self._remember(digest, finding), "retired" if retired else "postgres"
+        raise Outage("a lookup was overtaken by changes several times in a row")
+
+    async def _freshen(self) -> None:
+        if self._monotonic() >= self._view.fresh_until:
+            await self._refresh()
+            if self._monotonic() >= self._view.fresh_until:
+                raise Outage("neither Postgres nor Redis has told of changes for longer than the bound")
+
+    async def _ask_truth(self, digest: bytes) -> Finding:
+        if self._monotonic() < self._away_until:
+            raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
+        try:
+            return await self._truth.find(self._peppers.candidates(digest))
+        except StoreUnavailable:
+            self._away_until = self._monotonic() + BACK_OFF_SECONDS
+            raise
+
+    def _still_good(self, digest: bytes) -> Entry | None:
+        """An entry past its refresh age, kept in use while Postgres is away (R059)."""
+        entry = self._good.get(digest) or self._bad.get(digest)
+        if entry is not None:
+            entry.warm_until = self._monotonic() + BACK_OFF_SECONDS
+        return entry
+
+    def _remember(self, digest: bytes, finding: Finding) -> Entry:
+        entry = self._entry_of(finding)
+        kept, other = (self._bad, self._good) if isinstance(entry.verdict, Refusal) else (self._good, self._bad)
+        other.pop(digest, None)
+        kept.put(digest, entry)
+        return entry
+
+    def _entry_of(self, finding: Finding) -> Entry:
+        now = self._monotonic()
+        record = finding.record
+        subjects = subjects_of(finding)
+        if record is None or record.environment != self._environment:
+            return Entry(finding.revision, subjects, INVALID, now + self._negative_ttl_seconds)
+        standing = standing_refusal(record)
+        if standing is not None:
+            return Entry(finding.revision, subjects, standing, now + self._negative_ttl_seconds)
+        deadline, after = first_deadline(record)
+        principal = principal_of(record, self._names, self._equal_sets)
+        return Entry(
+            finding.revision,
+            subjects,
+            Admitted(principal),
+            warm_until=now + self._ttl_seconds,
+            deadline=inf if deadline == inf else self._view.to_monotonic(deadline),
+            after=after,
+        )
+
+    def _share(self, digest: bytes, finding: Finding) -> None:
+        """Leave the finding in Redis, without making the caller wait for it (R056)."""
+        if self._shared is None:
+            return
+        seconds = self._negative_ttl_seconds if finding.record is None else self._ttl_seconds
+        write = asyncio.create_task(self._shared.put(digest, finding, seconds))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+
+    # -- what the view tells
+
+    def evict(self, subjects: list[str]) -> None:
+        """Forget what depends on these subjects: an invalidation has come."""
+        self._good.evict(subjects)
+        self._bad.evict(subjects)
+
+    def forget_all(self) -> None:
+        """Forget everything: the view has lost its place."""
+        self._good.clear()
+        self._bad.clear()
+
+    async def close(self) -> None:
+        """Cancel lookups and writes that are under way."""
+        pending = [*self._flights.values(), *self._writes]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+def subjects_of(finding: Finding) -> tuple[str, ...]:
+    """What a finding depends on. What changes a row of a key also names the key, so its digest need not be watched."""
+    record = finding.record
+    if record is None:
+        return tuple(f"digest:{digest.hex()}" for digest in finding.digests)
+    subjects = (f"key:{record.key_id}", f"user:{record.user_id}", f"tenant:{record.tenant_id}")
+    return subjects if record.plan is None else (*subjects, f"plan:{record.plan}")
+
+
+def standing_refusal(record: KeyRecord) -> Refusal | None:
+    """Why this record admits nobody, however young: revoked, suspended, or not entitled (R104, R250 to R252)."""
+    if record.is_revoked:
+        return Refusal(Reason.KEY_REVOKED)
+    if not record.is_tenant_active:
+        return Refusal(Reason.TENANT_SUSPENDED)
+    if not record.is_user_active:
+        return Refusal(Reason.USER_SUSPENDED)
+    if record.key_kind != "operator" and record.features.get("api_access") is not True:
+        return Refusal(Reason.API_ACCESS_REQUIRED)
+    return None
+
+
+def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
+    """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
+    ends = [
+        (record.key_expires_at, Refusal(Reason.KEY_EXPIRED)),
+        (record.secret_expires_at, Refusal(Reason.KEY_ROTATED)),
+    ]
+    if record.key_kind != "operator":
+        ends.append((record.entitlement_valid_until, Refusal(Reason.SUBSCRIPTION_LAPSED)))
+    return min(((inf if moment is None else moment, refusal) for moment, refusal in ends), key=lambda end: end[0])
+
+
+def authorize(principal: Principal, access: Access) -> Refusal | None:
+    """Whether the principal has what the route asks for: scopes, features, tier. Hot."""
+    if not access.scopes <= principal.scopes:
+        missing = sorted(access.scopes - principal.scopes)
+        return Refusal(Reason.INSUFFICIENT_SCOPE, {"missing_scopes": missing})
+    if principal.kind is AuthKind.OPERATOR:
+        return None
+    if not access.features <= principal.features:
+        missing = sorted(access.features - principal.features)
+        return Refusal(Reason.UPGRADE_REQUIRED, {"missing_features": missing})
+    if access.tier > principal.tier:
+        return Refusal(Reason.UPGRADE_REQUIRED, {"required_tier": access.tier, "current_tier": principal.tier})
+    return None

@@ -1,0 +1,54 @@
+"""From header values to one credential. Must not know: what the credential is worth.
+
+Every value found in a configured place counts as a credential, also one that cannot be a key: an explicit but useless
+credential is never ignored in favour of another one or of none (R007, R010).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.secrets import SecretFormat, sha256_digest
+
+AMBIGUOUS: Final = Refusal(Reason.AMBIGUOUS_CREDENTIALS)
+INVALID: Final = Refusal(Reason.INVALID_API_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A well-formed secret, as its SHA-256 (32 bytes). The secret itself goes no further than the reader."""
+
+    digest: bytes
+
+
+class CredentialReader:
+    """Reads the credential of a request from the values found in the configured places."""
+
+    def __init__(self, secret_format: SecretFormat) -> None:
+        self._format = secret_format
+
+    def read(self, presented: Sequence[tuple[bytes, bytes]]) -> Credential | Refusal | None:
+        """The one credential among `(header name, value)` pairs.
+
+        None where there is none; a refusal for two different ones (R008, R009) and for one that has not the shape and
+        checksum of a secret, which is told without hashing it (R006).
+        """
+        if not presented:
+            return None
+        secrets = {_secret_of(name, value) for name, value in presented}
+        if len(secrets) != 1:
+            return AMBIGUOUS
+        secret = secrets.pop()
+        return Credential(sha256_digest(secret)) if self._format.is_well_formed(secret) else INVALID
+
+
+def _secret_of(name: bytes, value: bytes) -> bytes:
+    """The secret in a value: all of it, or the token of a Bearer `Authorization` (RFC 6750 2.1; any case, R002).
+
+    Another scheme reads as an empty secret, which has no shape: it is refused, not ignored.
+    """
+    if name.lower() != b"authorization":
+        return value
+    scheme, _, token = value.partition(b" ")
+    return token.strip(b" \t") if scheme.lower() == b"bearer" else b""

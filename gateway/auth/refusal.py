@@ -1,0 +1,29 @@
+"""Refusals: verdicts on the caller, as values. An outage is never one of them (see `gateway.errors.Outage`)."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a caller was refused. The value is the public problem code and the metric label."""
+
+    MISSING_API_KEY = "missing_api_key"
+    INVALID_API_KEY = "invalid_api_key"
+    AMBIGUOUS_CREDENTIALS = "ambiguous_credentials"
+    KEY_REVOKED = "key_revoked"
+    KEY_EXPIRED = "key_expired"
+    KEY_ROTATED = "key_rotated"
+    TENANT_SUSPENDED = "tenant_suspended"
+    USER_SUSPENDED = "user_suspended"
+    API_ACCESS_REQUIRED = "api_access_required"
+    SUBSCRIPTION_LAPSED = "subscription_lapsed"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    UPGRADE_REQUIRED = "upgrade_required"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The caller may not pass. `details` are public facts for the reply (for instance the missing scopes)."""
+
+    reason: Reason
+    details: dict[str, object] = field(default_factory=dict)

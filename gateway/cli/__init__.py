@@ -1,0 +1,73 @@
+"""The commands. A module each; what they share is how a failure is told."""
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.configuration import ConfigurationError
+from gateway.errors import GatewayError
+
+CONFIGURATION_MISTAKES = 2
+FAILURE = 1
+
+# Command, module below this package; the module holds a function of the command's name, or a group called `app`.
+COMMANDS = {
+    "up": "up",
+    "serve": "serve",
+    "migrate": "migrate",
+    "check": "check",
+    "keys": "keys",
+    "admin-token": "admin_tokens",
+}
+
+
+def application() -> typer.Typer:
+    """The command line, all commands mounted."""
+    app = typer.Typer(
+        name="ostiary",
+        help="An API-key gateway: authenticates callers, tells the upstream who they are, forwards.",
+        epilog="To try it: `ostiary up`.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name, module_name in COMMANDS.items():
+        module = import_module(f"gateway.cli.{module_name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
+
+
+def main() -> None:
+    """Run the command that the process was started with.
+
+    Exit codes: 0 done, 1 failed, 2 the command line or the configuration has mistakes; the reason is on stderr.
+    """
+    try:
+        application()()
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        sys.exit(CONFIGURATION_MISTAKES)
+    except GatewayError as error:
+        print(f"ostiary: {error}", file=sys.stderr)
+        sys.exit(FAILURE)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"ostiary {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """An API-key gateway: authenticates callers, tells the upstream who they are, forwards."""

@@ -1,0 +1,73 @@
+"""How a command tells that it failed: what, and what to do next. Exit code 1, or 2 where the command line is wrong."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from gateway.control.problems import InvalidBody, Problem
+from gateway.errors import Fault, GatewayError
+
+FAILED = 1
+MISTAKEN = 2
+
+NEXT_STEPS = {
+    "already_revoked": "Nothing is left to do.",
+    "api_access_required": "Give the user an entitlement whose features hold `api_access: true`:"
+    " PUT /v1/users/<user>/entitlement.",
+    "auth_unavailable": "Check that Postgres answers, and the address in `postgres.dsn`; then repeat the command.",
+    "duplicate_name": "Choose another --name, or revoke the key that has it: `ostiary keys list`.",
+    "forbidden": "Use a token with the role `operator`: `ostiary admin-token create --role operator -c FILE`.",
+    "invalid_admin_token": "Put a valid token into OSTIARY_ADMIN_TOKEN; make one with"
+    " `ostiary admin-token create --role operator -c FILE`.",
+    "key_expired": "Create another key: `ostiary keys create`.",
+    "key_limit_reached": "Revoke a key of this user: `ostiary keys list --user <user> --status active`, then"
+    " `ostiary keys revoke <id>`.",
+    "key_revoked": "Create another key: `ostiary keys create`.",
+    "not_found": "Look for the id: `ostiary keys list`, `ostiary admin-token list`.",
+    "revocation_pending": "The change is made, but some node may not know it yet. Repeat the command until it is done.",
+    "unknown_tenant": "Create the tenant first: POST /v1/tenants.",
+}
+
+
+class CallRefused(GatewayError):
+    """The management API answered a problem."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(f"{status}")
+        self.status = status
+        self.code = str(problem.get("code", "internal_error"))
+        self.public = str(problem.get("title", f"The API answered {status}."))
+        self.members = problem
+
+
+class ApiUnreachable(GatewayError):
+    """The management API did not answer, or something else did."""
+
+    code = "api_unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(reason)
+        self.public = f"No management API answers at {url} ({reason})."
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Print the failure of the block on stderr, with the next step, and end the command."""
+    try:
+        yield
+    except GatewayError as error:
+        members = error.members if isinstance(error, Problem | CallRefused) else {}
+        # Texts for the log may be shown to whoever works straight on the stores: it is the operator.
+        is_public = isinstance(error, Problem | CallRefused | ApiUnreachable) or error.fault is Fault.CLIENT
+        print(f"ostiary: {error.code}: {error.public}" if is_public else f"ostiary: {error}", file=sys.stderr)
+        for issue in members.get("issues", []):
+            print(f"  {issue.get('place') or 'input'}: {issue.get('message')}", file=sys.stderr)
+        if members.get("revoked"):
+            print(f"  revoked, being too many: {' '.join(members['revoked'])}", file=sys.stderr)
+        if error.code in NEXT_STEPS:
+            print(f"  {NEXT_STEPS[error.code]}", file=sys.stderr)
+        is_mistake = isinstance(error, InvalidBody) or error.status == 400
+        raise typer.Exit(MISTAKEN if is_mistake else FAILED) from error

@@ -1,0 +1,240 @@
+"""The two doors to keys: straight to the stores by a configuration, or to a running gateway's management API.
+
+Both answer with the objects of the API. Straight means: the same services as in a node, in a process that is none.
+"""
+
+import asyncio
+import contextlib
+import getpass
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import aiohttp
+import typer
+
+from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.cli.failures import ApiUnreachable, CallRefused
+from gateway.clock import SystemClock
+from gateway.consistency.confirmation import Propagator
+from gateway.control.admin_tokens import Administrator, Role
+from gateway.control.bodies import NewKeyBody, RevokeBody, RotateBody, parse_body
+from gateway.control.ids import new_id
+from gateway.control.issuance import Issuance, shown_created
+from gateway.control.key_parts import KeyParts, shown_key
+from gateway.control.keys import Keys, shown_rotated
+from gateway.control.mutations import Mutations, shown
+from gateway.settings import Settings
+from gateway.stores.postgres.changes import Changes
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.migrate import check_schema
+from gateway.stores.postgres.revisions import RevisionLog
+from gateway.stores.redis.channel import Channel
+from gateway.stores.redis.connection import Redis
+from gateway.stores.redis.entries import RedisEntries
+from gateway.stores.redis.seal import Seal
+from gateway.telemetry.metrics import Metrics
+
+TOKEN_VARIABLE = "OSTIARY_ADMIN_TOKEN"  # noqa: S105  # a name, not a token
+PAGE = 200
+CALL_SECONDS = 30.0
+
+
+class KeyDoor(Protocol):
+    """What the commands do to keys. Every method raises GatewayError."""
+
+    async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/keys`."""
+        ...
+
+    async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """`GET /v1/keys`, all pages."""
+        ...
+
+    async def show(self, key_id: str) -> dict[str, Any]:
+        """`GET /v1/keys/{id}`."""
+        ...
+
+    async def rotate(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/keys/{id}/rotate`."""
+        ...
+
+    async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/keys/{id}/revoke`."""
+        ...
+
+
+class Direct:
+    """Straight to the stores, as an operator: whoever can read the configuration may do anything."""
+
+    def __init__(self, issuance: Issuance, keys: Keys) -> None:
+        self._issuance = issuance
+        self._keys = keys
+        self._caller = Administrator("cli", Role.OPERATOR, None)
+
+    async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        body = parse_body(json.dumps(wanted).encode(), NewKeyBody)
+        return shown_created(await self._issuance.create(self._caller, body))
+
+    async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """As KeyDoor."""
+        found: list[dict[str, Any]] = []
+        while True:
+            after = found[-1]["id"] if found else ""
+            rows = await self._keys.page(self._caller, **filters, after=after, limit=PAGE)
+            found += [shown_key(row) for row in rows]
+            if len(rows) < PAGE:
+                return found
+
+    async def show(self, key_id: str) -> dict[str, Any]:
+        """As KeyDoor."""
+        return shown_key(await self._keys.find(self._caller, key_id))
+
+    async def rotate(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        body = parse_body(json.dumps(options).encode(), RotateBody)
+        return shown_rotated(await self._keys.rotate(self._caller, key_id, body.grace_seconds))
+
+    async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        body = parse_body(json.dumps(options).encode(), RevokeBody)
+        key, propagation = await self._keys.revoke(self._caller, key_id, body.reason)
+        return {**shown_key(key), "propagation": shown(propagation)}
+
+
+class Remote:
+    """To a running gateway's management API, as whoever the admin token says."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+
+    async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._call("POST", "/v1/keys", body=wanted)
+
+    async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """As KeyDoor."""
+        found: list[dict[str, Any]] = []
+        query = {**filters, "limit": str(PAGE)}
+        while True:
+            page = await self._call("GET", "/v1/keys", query=query)
+            found += page["items"]
+            if page["next_cursor"] is None:
+                return found
+            query["cursor"] = page["next_cursor"]
+
+    async def show(self, key_id: str) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._call("GET", f"/v1/keys/{quote(key_id, safe='')}")
+
+    async def rotate(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._call("POST", f"/v1/keys/{quote(key_id, safe='')}/rotate", body=options)
+
+    async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._call("POST", f"/v1/keys/{quote(key_id, safe='')}/revoke", body=options)
+
+    async def _call(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        try:
+            async with self._session.request(method, self._url + path, json=body, params=query) as response:
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiUnreachable(self._url, type(error).__name__) from error
+        if not isinstance(answer, dict):
+            raise ApiUnreachable(self._url, f"{response.status} without an object")
+        if response.status >= 400:
+            raise CallRefused(response.status, answer)
+        return answer
+
+
+@asynccontextmanager
+async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
+    """The door straight to the stores. Raises StoreUnavailable, SchemaOutdated."""
+    metrics, clock = Metrics(), SystemClock()
+    bound_seconds = settings.cache.bound_seconds
+    async with AsyncExitStack() as stack:
+        postgres = Postgres(settings.postgres.dsn.get_secret_value(), pool_size=4, metrics=metrics)
+        stack.push_async_callback(postgres.close)
+        await postgres.open()
+        await check_schema(postgres)
+        changes, revisions = Changes(postgres), RevisionLog(postgres)
+        channel, entries = await _open_push(stack, settings, revisions, metrics)
+        propagator = Propagator(
+            changes,
+            revisions,
+            environment=settings.environment,
+            bound_seconds=bound_seconds,
+            clock=clock,
+            metrics=metrics,
+            channel=channel,
+            entries=entries,
+        )
+        stack.push_async_callback(propagator.close)
+        await propagator.start()
+        parts = KeyParts(
+            postgres,
+            Mutations(changes, propagator),
+            SecretFormat(settings.keys.prefix, settings.environment),
+            Peppers([pepper.secret.get_secret_value().encode() for pepper in settings.keys.peppers]),
+            settings.keys,
+            metrics,
+        )
+        issuance = Issuance(parts)
+        yield Direct(issuance, Keys(parts, issuance))
+
+
+async def _open_push(
+    stack: AsyncExitStack, settings: Settings, revisions: RevisionLog, metrics: Metrics
+) -> tuple[Channel | None, RedisEntries | None]:
+    if settings.redis is None:
+        return None, None
+    redis = Redis(settings.redis.url.get_secret_value(), environment=settings.environment, metrics=metrics)
+    stack.push_async_callback(redis.close)
+    await redis.open()
+    seal = Seal()
+    seal.unlock(await revisions.seal_key())
+    channel = Channel(
+        redis,
+        seal,
+        writer=new_id("cli"),
+        clock=SystemClock(),
+        bound_seconds=settings.cache.bound_seconds,
+        metrics=metrics,
+    )
+    listening = asyncio.create_task(channel.listen_forever())
+    stack.push_async_callback(_end, listening)
+    return channel, RedisEntries(redis, seal, metrics=metrics)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def open_remote(url: str, token: str) -> AsyncIterator[Remote]:
+    """The door to a management API."""
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)
+    ) as session:
+        yield Remote(session, url)
+
+
+def read_token() -> str:
+    """The admin token: from the environment, else from stdin. Never from the command line, which others can see."""
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        token = (getpass.getpass("Admin token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise typer.BadParameter(f"put an admin token into {TOKEN_VARIABLE}, or write one to stdin", param_hint="--api")
+    return token

@@ -1,0 +1,201 @@
+"""`ostiary up`: the gateway with everything it needs, and a key to try it, from an empty folder."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import typer
+import uvloop
+import yaml
+from aiohttp import web
+
+from gateway.app import Gateway
+from gateway.cli.demo import ENVIRONMENT, Demo, DemoKey
+from gateway.configuration import load
+from gateway.control.admin_tokens import AdminTokens, Role
+from gateway.embedded import example
+from gateway.embedded.keeper import Addresses, Keeper
+from gateway.embedded.servers import HOST, free_port, write_private
+from gateway.errors import GatewayError
+from gateway.settings import Settings
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.migrate import migrate
+from gateway.telemetry.metrics import Metrics
+
+INTERRUPTED = 130
+LARGEST_PORT = 65_533  # two more follow it
+
+
+class PortTaken(GatewayError):
+    """A port that `up` needs has a listener already."""
+
+
+class ServerLost(GatewayError):
+    """An embedded server ended while the gateway ran."""
+
+
+def up(
+    data: Annotated[Path, typer.Option(help="Where everything is kept. Delete it to start afresh.")] = Path(".ostiary"),
+    port: Annotated[
+        int,
+        typer.Option(
+            min=1, max=LARGEST_PORT, help="Callers use it; the next two are the management API and the status."
+        ),
+    ] = 8080,
+) -> None:
+    """Start a gateway with a PostgreSQL, a Redis and an example API of its own, and print how to try it.
+
+    It listens on this machine alone. Ctrl-C stops all of it, and the next start finds the data again.
+    """
+    uvloop.run(run(data.absolute(), port))
+
+
+async def run(data: Path, port: int) -> None:
+    """Run until SIGINT or SIGTERM. Raises PortTaken, EmbeddedServerError, ServerLost."""
+    began = time.monotonic()
+    check_ports(port)
+    stopping = _stop_on_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        keeper = Keeper(data)
+        stack.push_async_callback(asyncio.to_thread, keeper.stop)
+        is_first = not (data / "postgres").exists()
+        addresses = await asyncio.to_thread(keeper.start)
+        settings = load(_write_configuration(data, port, addresses, await _start_example(stack)), environ={})
+        await migrate(settings.postgres.dsn.get_secret_value())
+        token = await _operator_token(data, settings, is_first=is_first)
+        gateway = Gateway(settings)
+        stack.push_async_callback(gateway.close)
+        await gateway.start()
+        async with aiohttp.ClientSession() as session:
+            key = await Demo(session, f"http://{settings.listen.admin}", token.read_text()).prepare()
+        typer.echo(Welcome(settings, key, token, is_first, time.monotonic() - began).text())
+        await _wait(stopping, keeper)
+        typer.echo("\nstopping")
+
+
+def check_ports(port: int) -> None:
+    """Raise PortTaken if one of the three ports cannot be listened on."""
+    for needed in (port, port + 1, port + 2):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listeners do
+            try:
+                probe.bind((HOST, needed))
+            except OSError as error:
+                raise PortTaken(
+                    f"cannot listen on port {needed} ({error.strerror}). `up` needs {port}, {port + 1} and {port + 2}:"
+                    " choose others with --port"
+                ) from error
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What is printed once all is ready: commands that can be pasted into a shell, in this order."""
+
+    settings: Settings
+    key: DemoKey
+    token_path: Path
+    is_first: bool
+    seconds: float
+
+    def text(self) -> str:
+        """The text. It shows the demo key's secret, and where the operator's token is but not the token."""
+        orders = f"http://{self.settings.listen.proxy}/orders/42"
+        key = f"http://{self.settings.listen.admin}/v1/keys/{self.key.id}"
+        operator = f'-H "Authorization: Bearer $(cat {shlex.quote(str(self.token_path))})"'
+        json = "-H 'Content-Type: application/json'"
+        found = "" if self.is_first else " The data of the last start is still there; the key's secret is new."
+        return f"""
+Ostiary is up, after {self.seconds:.1f} s.{found}
+
+  callers  http://{self.settings.listen.proxy}   management  http://{self.settings.listen.admin}\
+   status  http://{self.settings.listen.status}
+  data     {self.token_path.parent}   (gateway.yaml is its configuration)
+
+With a key, the request is forwarded, and the upstream is told who is calling (200):
+  curl -i -H 'Authorization: Bearer {self.key.secret}' {orders}
+With a wrong one it is not (401):
+  curl -i -H 'Authorization: Bearer ost_wrong' {orders}
+Rotate: the answer holds a new secret, and the old one works for another minute:
+  curl -i -X POST {operator} {json} -d '{{"grace_seconds": 60}}' {key}/rotate
+Revoke: when this has answered, no secret of the key is admitted any more:
+  curl -i -X POST {operator} {json} -d '{{"reason": "tried it"}}' {key}/revoke
+
+Ctrl-C stops everything."""
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(INTERRUPTED)  # asked twice: leave at once; the keeper still stops the servers
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    return stopping
+
+
+async def _start_example(stack: contextlib.AsyncExitStack) -> int:
+    runner = web.AppRunner(example.application(), access_log=None)
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, HOST, port).start()
+    return port
+
+
+def _write_configuration(data: Path, port: int, addresses: Addresses, upstream_port: int) -> Path:
+    document = {
+        "environment": ENVIRONMENT,
+        "listen": {"proxy": f"{HOST}:{port}", "admin": f"{HOST}:{port + 1}", "status": f"{HOST}:{port + 2}"},
+        "postgres": {"dsn": addresses.postgres_dsn},
+        "redis": {"url": addresses.redis_url},
+        "upstreams": {"orders": {"targets": [f"http://{HOST}:{upstream_port}"]}},
+        "routes": [
+            {
+                "name": "orders",
+                "paths": ["/orders"],
+                "upstream": "orders",
+                "require": {"scopes": ["orders:read"]},
+            },
+            {"name": "public", "paths": ["/public"], "upstream": "orders", "auth": "none"},
+        ],
+    }
+    path = data / "gateway.yaml"
+    head = "# Written by `ostiary up` at every start. Copy it to change it; it holds passwords.\n"
+    write_private(path, head + yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+async def _operator_token(data: Path, settings: Settings, *, is_first: bool) -> Path:
+    path = data / "operator.token"
+    if is_first or not path.exists():
+        postgres = Postgres(settings.postgres.dsn.get_secret_value(), metrics=Metrics())
+        await postgres.open()
+        try:
+            _, token = await AdminTokens(postgres).create(
+                name="ostiary up", role=Role.OPERATOR, tenant_id=None, expires_at=None
+            )
+        finally:
+            await postgres.close()
+        write_private(path, token)
+    return path
+
+
+async def _wait(stopping: asyncio.Event, keeper: Keeper) -> None:
+    """Return once asked to stop. Raises ServerLost when an embedded server ends first."""
+    asked = asyncio.ensure_future(stopping.wait())
+    lost = asyncio.ensure_future(asyncio.to_thread(keeper.wait_for_end))
+    await asyncio.wait((asked, lost), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not stopping.is_set():
+        raise ServerLost("an embedded server ended: see postgres.log and redis.log in the data folder")

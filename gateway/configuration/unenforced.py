@@ -1,0 +1,35 @@
+"""Settings that this version reads and does not act on. When a feature lands, its line here goes."""
+
+from collections.abc import Callable
+
+from gateway.settings import Plan, Route, Settings, Upstream
+
+_Row = tuple[str, str]
+_UPSTREAM: dict[_Row, Callable[[Upstream], bool]] = {
+    ("targets", "https targets are not supported by this version"): lambda upstream: any(
+        target.scheme == "https" for target in upstream.targets
+    ),
+    ("balance", "this version balances by round_robin alone"): lambda upstream: upstream.balance != "round_robin",
+    ("health", "active health checks are not made by this version"): lambda upstream: upstream.health is not None,
+    ("retries", "requests are not retried by this version"): lambda upstream: upstream.retries is not None,
+    ("tls", "TLS to upstreams is not supported by this version"): lambda upstream: upstream.tls is not None,
+}
+_ROUTE: dict[_Row, Callable[[Route], bool]] = {
+    ("limits", "rate limits are not enforced by this version"): lambda route: bool(route.limits),
+    ("tokens", "tokens are not accepted by this version"): lambda route: route.tokens,
+}
+_PLAN: dict[_Row, Callable[[Plan], bool]] = {
+    ("limits", "rate limits are not enforced by this version"): lambda plan: bool(plan.limits),
+}
+
+
+def warnings_of(settings: Settings) -> list[str]:
+    """Return a sentence (`routes[0].limits: ... .`) for each setting in use that this version does not act on."""
+    used: list[str] = []
+    for name, upstream in settings.upstreams.items():
+        used += [f"upstreams.{name}.{at}: {text}." for (at, text), is_used in _UPSTREAM.items() if is_used(upstream)]
+    for index, route in enumerate(settings.routes):
+        used += [f"routes[{index}].{at}: {text}." for (at, text), is_used in _ROUTE.items() if is_used(route)]
+    for name, plan in settings.plans.items():
+        used += [f"plans.{name}.{at}: {text}." for (at, text), is_used in _PLAN.items() if is_used(plan)]
+    return used

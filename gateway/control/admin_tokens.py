@@ -1,0 +1,151 @@
+"""Admin tokens: who may call the management API. `osta_<base62, 40 characters><crc32 as 6 base62>`, hashed at rest.
+
+The prefix holds no environment, so that a token can never have the shape of a key. A token is looked up for every call,
+without any cache: what was revoked is refused at once (R129, R274).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from gateway.auth.secrets import (
+    CHECKSUM_CHARACTERS,
+    SHOWN_CHARACTERS,
+    SecretFormat,
+    checksum,
+    random_base62,
+    sha256_digest,
+)
+from gateway.control import moments
+from gateway.control.ids import new_id
+from gateway.control.problems import InvalidBody, NotFound
+from gateway.errors import Outage
+from gateway.stores.postgres import admin_tokens as sql
+from gateway.stores.postgres.admin_tokens import AdminTokenRow
+from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.postgres.time import has_passed
+
+PREFIX = "osta"
+RANDOM_CHARACTERS = 40  # 238 bits
+SECONDS = 3.0  # for one lookup or change; an operator waits for it
+
+_SHAPE = re.compile(rf"{PREFIX}_[0-9A-Za-z]{{{32 + CHECKSUM_CHARACTERS},{128 + CHECKSUM_CHARACTERS}}}")
+
+log = structlog.get_logger(__name__)
+
+
+class Role(StrEnum):
+    """What the bearer of an admin token may do."""
+
+    OPERATOR = "operator"  # everything
+    TENANT_ADMIN = "tenant-admin"  # users, keys and retired secrets of one tenant
+    AUDITOR = "auditor"  # reads everything
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all."""
+
+    token_id: str
+    role: Role
+    tenant_id: str | None
+
+
+def generate() -> str:
+    """A new admin token."""
+    body = f"{PREFIX}_{random_base62(RANDOM_CHARACTERS)}"
+    return body + checksum(body)
+
+
+def is_well_formed(token: str) -> bool:
+    """Whether shape and checksum fit. No I/O."""
+    return _SHAPE.fullmatch(token) is not None and SecretFormat.has_checksum(token.encode())
+
+
+def shown(token: AdminTokenRow) -> dict[str, Any]:
+    """The token as it may be shown: never its digest."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role,
+        "tenant_id": token.tenant_id,
+        "prefix": token.prefix,
+        "status": token.status,
+        "created_at": moments.text(token.created_at),
+        "expires_at": moments.text(token.expires_at),
+        "revoked_at": moments.text(token.revoked_at),
+        "last_used_at": moments.text(token.last_used_at),
+    }
+
+
+class AdminTokens:
+    """Makes, lists, revokes and recognises admin tokens. Every method raises StoreUnavailable."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def create(
+        self, *, name: str, role: Role, tenant_id: str | None, expires_at: datetime | None
+    ) -> tuple[AdminTokenRow, str]:
+        """A new token and its text, which nothing can show again. Raises InvalidBody, UnknownTenant."""
+        if (role is Role.TENANT_ADMIN) != (tenant_id is not None):
+            raise InvalidBody(
+                [{"place": "tenant_id", "message": "Name a tenant for the role tenant-admin, and for no other"}],
+                code="invalid_tenant_id",
+            )
+        token = generate()
+
+        async def work(connection: Connection) -> AdminTokenRow:
+            if await has_passed(connection, expires_at):
+                raise InvalidBody(
+                    [{"place": "expires_at", "message": "Name a moment in the future"}], code="invalid_expires_at"
+                )
+            return await sql.insert(
+                connection,
+                token_id=new_id("adm"),
+                name=name,
+                role=role,
+                tenant_id=tenant_id,
+                prefix=token[: len(PREFIX) + 1 + SHOWN_CHARACTERS],
+                digest=sha256_digest(token.encode()),
+                expires_at=expires_at,
+            )
+
+        return await self._postgres.run(work, seconds=SECONDS), token
+
+    async def list(self) -> list[AdminTokenRow]:
+        """All tokens, oldest first."""
+        return await self._postgres.run(sql.page, seconds=SECONDS, is_read=True)
+
+    async def revoke(self, token_id: str) -> AdminTokenRow:
+        """Revoke for good; repeating it changes nothing. Raises NotFound."""
+        row = await self._postgres.run(lambda c: sql.revoke(c, token_id), seconds=SECONDS)
+        if row is None:
+            raise NotFound(f"no admin token {token_id!r}")
+        return row
+
+    async def recognise(self, token: str) -> Administrator | None:
+        """Who bears this token; None for one that is malformed (without I/O), unknown, revoked or expired."""
+        if not is_well_formed(token):
+            return None
+        digest = sha256_digest(token.encode())
+        found = await self._postgres.run(lambda c: sql.find_by_digest(c, digest), seconds=SECONDS, is_read=True)
+        if found is None:
+            return None
+        row, is_due = found
+        if row.status != "active":
+            return None
+        if is_due:
+            await self._record_use(row.id)
+        return Administrator(row.id, Role(row.role), row.tenant_id)
+
+    async def _record_use(self, token_id: str) -> None:
+        try:
+            await self._postgres.run(lambda c: sql.record_use(c, token_id), seconds=SECONDS)
+        except Outage as error:
+            # Bookkeeping decides nothing (R076).
+            log.warning("use of an admin token not recorded", token_id=token_id, reason=str(error))

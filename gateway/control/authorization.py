@@ -1,0 +1,85 @@
+"""Who may call what, decided before the body is read and before anything is looked up (R124).
+
+Every route names the roles that may call it; a route that names none cannot be called by anybody.
+"""
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.control.admin_tokens import Administrator, AdminTokens, Role
+from gateway.control.problems import Forbidden, Unauthenticated
+
+EVERYBODY = frozenset(Role)
+READERS_OF_ALL = frozenset({Role.OPERATOR, Role.AUDITOR})
+ADMINISTRATORS = frozenset({Role.OPERATOR, Role.TENANT_ADMIN})
+OPERATORS = frozenset({Role.OPERATOR})
+
+_ADMINISTRATOR = web.RequestKey("administrator", Administrator)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the API: its path may hold `{names}`, and `handler` runs for these roles alone."""
+
+    method: str
+    path: str
+    handler: Handler
+    roles: frozenset[Role]
+
+
+@dataclass
+class Gate:
+    """Lets a request through to its handler when its bearer has a role that the route names.
+
+    A request to an address or with a method that does not exist is refused as 401 first, too: what exists is told to
+    those alone who may call something.
+    """
+
+    tokens: AdminTokens
+    _roles: dict[web.AbstractRoute, frozenset[Role]] = field(default_factory=dict)
+    _open: set[web.AbstractRoute] = field(default_factory=set)
+
+    def guard(self, router: web.UrlDispatcher, call: Call) -> None:
+        """Register a call."""
+        self._roles[router.add_route(call.method, call.path, call.handler)] = call.roles
+
+    def leave_open(self, router: web.UrlDispatcher, method: str, path: str, handler: Handler) -> None:
+        """Register a route that needs no token."""
+        self._open.add(router.add_route(method, path, handler))
+
+    @property
+    def middleware(self) -> Middleware:
+        """The middleware that stands before every handler."""
+
+        @web.middleware
+        async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
+            route = request.match_info.route
+            if route in self._open:
+                return await handler(request)
+            administrator = await self._authenticate(request)
+            if request.match_info.http_exception is None:
+                if administrator.role not in self._roles.get(route, frozenset()):
+                    raise Forbidden(f"{administrator.token_id} is {administrator.role}")
+                request[_ADMINISTRATOR] = administrator
+            return await handler(request)
+
+        return authorize
+
+    async def _authenticate(self, request: web.Request) -> Administrator:
+        sent = request.headers.getall("Authorization", [])
+        if len(sent) != 1:
+            raise Unauthenticated(f"{len(sent)} Authorization headers")
+        scheme, _, token = sent[0].partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("not a Bearer token")
+        administrator = await self.tokens.recognise(token.strip())
+        if administrator is None:
+            raise Unauthenticated("malformed, unknown, revoked or expired")
+        return administrator
+
+
+def administrator_of(request: web.Request) -> Administrator:
+    """Who is calling; only the gate lets a request come this far."""
+    return request[_ADMINISTRATOR]

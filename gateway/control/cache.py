@@ -1,0 +1,48 @@
+"""The call that makes every node forget what it knows about one secret."""
+
+from aiohttp import web
+
+from gateway.control.authorization import administrator_of
+from gateway.control.bodies import InvalidateBody, read_body
+from gateway.control.key_operations import Operation, counted
+from gateway.control.key_parts import KeyParts
+from gateway.control.mutations import shown
+from gateway.control.problems import Forbidden, InvalidBody, reply
+from gateway.stores.postgres import keys as sql
+from gateway.stores.postgres.connection import Connection
+
+
+class CacheCalls:
+    """The handlers of `/v1/cache`."""
+
+    def __init__(self, parts: KeyParts) -> None:
+        self._parts = parts
+
+    async def invalidate(self, request: web.Request) -> web.Response:
+        """`POST /v1/cache/invalidate`: nothing cached about the secret is believed any more, on any node (R240).
+
+        A tenant's administrator may name secrets of that tenant, whatever their state, and unknown ones (R241).
+        """
+        try:
+            body = await read_body(request, InvalidateBody)
+        except InvalidBody as error:
+            error.status = 422
+            raise
+        caller = administrator_of(request)
+        digests = self._parts.peppers.candidates(bytes.fromhex(body.secret_sha256))
+
+        async def work(connection: Connection) -> None:
+            owners = await sql.tenants_of_digests(connection, digests)
+            if caller.tenant_id is not None and owners - {caller.tenant_id}:
+                raise Forbidden("another tenant's secret")
+            await sql.invalidate_digests(connection, digests)
+
+        with counted(self._parts.metrics, Operation.INVALIDATE):
+            _, propagation = await self._parts.mutations.apply(
+                work, target=f"digest:{digests[0].hex()}", is_narrowing=True
+            )
+        return reply({"propagation": shown(propagation)})
+
+    async def options(self, request: web.Request) -> web.Response:
+        """`OPTIONS /v1/cache/invalidate`."""
+        return web.Response(status=204, headers={"Allow": "OPTIONS, POST"})

@@ -1,0 +1,104 @@
+"""The calls on entitlements. A tenant's administrator may read them: what a tenant has bought is not theirs to set."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import moments
+from gateway.control.authorization import administrator_of
+from gateway.control.bodies import EntitlementBody, read_body
+from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.paths import id_in_path
+from gateway.control.problems import NotFound, reply
+from gateway.control.users import visible
+from gateway.stores.postgres import users as sql
+from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.postgres.time import has_passed
+from gateway.stores.postgres.users import EntitlementRow
+
+READ_SECONDS = 3.0
+
+
+def shown_entitlement(entitlement: EntitlementRow) -> dict[str, Any]:
+    """The entitlement as it may be shown."""
+    return {
+        "user_id": entitlement.user_id,
+        "plan": entitlement.plan,
+        "features": entitlement.features,
+        "limits": entitlement.limits,
+        "valid_until": moments.text(entitlement.valid_until),
+        "updated_at": moments.text(entitlement.updated_at),
+    }
+
+
+class EntitlementCalls:
+    """The handlers of `/v1/users/{id}/entitlement`."""
+
+    def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
+        self._postgres = postgres
+        self._mutations = mutations
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET`."""
+        user_id, caller = id_in_path(request), administrator_of(request)
+
+        async def work(connection: Connection) -> EntitlementRow:
+            visible(await sql.find(connection, user_id), caller, user_id)
+            found = await sql.entitlement(connection, user_id)
+            if found is None:
+                raise NotFound(f"user {user_id!r} has no entitlement")
+            return found
+
+        return reply(shown_entitlement(await self._postgres.run(work, seconds=READ_SECONDS, is_read=True)))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """`PUT`: create or overwrite. The user's keys stay what they are, and follow it on every node (R254)."""
+        caller, body, user_id = (
+            administrator_of(request),
+            await read_body(request, EntitlementBody),
+            id_in_path(request),
+        )
+
+        async def work(connection: Connection, judge: Judge) -> EntitlementRow:
+            visible(await sql.lock(connection, user_id), caller, user_id)
+            before = await sql.entitlement(connection, user_id)
+            # An end in the past narrows even where it moves forward: the earlier call may not have been confirmed.
+            is_over = await has_passed(connection, body.valid_until)
+            judge.declare(is_narrowing=before is not None and (is_over or not _is_renewal(before, body)))
+            return await sql.put_entitlement(
+                connection,
+                user_id,
+                plan=body.plan,
+                features=body.features,
+                limits=body.limits,
+                valid_until=body.valid_until,
+            )
+
+        row, propagation = await self._mutations.apply_judged(work, target=f"entitlement:{user_id}")
+        return reply({**shown_entitlement(row), "propagation": shown(propagation)})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE`: the user's keys are refused from now on."""
+        user_id, caller = id_in_path(request), administrator_of(request)
+        target = f"entitlement:{user_id}"
+
+        async def work(connection: Connection) -> None:
+            visible(await sql.lock(connection, user_id), caller, user_id)
+            if not await sql.delete_entitlement(connection, user_id):
+                raise NotFound(f"user {user_id!r} has no entitlement")
+
+        try:
+            await self._mutations.apply(work, target=target, is_narrowing=True)
+        except NotFound:
+            # Gone, but perhaps not confirmed yet: then this call finishes it (R233).
+            if await self._mutations.resume(target) is None:
+                raise
+        return web.Response(status=204)
+
+
+def _is_renewal(before: EntitlementRow, after: EntitlementBody) -> bool:
+    """Whether the same thing is given for as long or longer. Any other change may take something away."""
+    same = (before.plan, before.features, before.limits) == (after.plan, after.features, after.limits)
+    return same and (
+        after.valid_until is None or (before.valid_until is not None and after.valid_until >= before.valid_until)
+    )

@@ -1,0 +1,61 @@
+"""What the services for keys are built of, and the key as it may be shown."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.control import moments
+from gateway.control.mutations import Mutations
+from gateway.settings import KeySettings
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.keys import KeyRow, RetiredSecretRow
+from gateway.telemetry.metrics import Metrics
+
+READ_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyParts:
+    """The parts that the services for keys share. `secret_format` is that of this installation's environment."""
+
+    postgres: Postgres
+    mutations: Mutations
+    secret_format: SecretFormat
+    peppers: Peppers
+    settings: KeySettings
+    metrics: Metrics
+
+    def format_of(self, environment: str) -> SecretFormat:
+        """The shape of secrets in `environment`."""
+        if environment == self.secret_format.environment:
+            return self.secret_format
+        return SecretFormat(self.secret_format.prefix, environment)
+
+
+def shown_key(key: KeyRow) -> dict[str, Any]:
+    """The key object of every reply: never a digest or a secret (R219)."""
+    return {
+        "id": key.id,
+        "tenant_id": key.tenant_id,
+        "user_id": key.user_id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "environment": key.environment,
+        "scopes": list(key.scopes),
+        "status": key.status,
+        "created_at": moments.text(key.created_at),
+        "last_used_at": moments.text(key.last_used_at),
+        "expires_at": moments.text(key.expires_at),
+        "revoked_at": moments.text(key.revoked_at),
+    }
+
+
+def shown_retired(secret: RetiredSecretRow) -> dict[str, Any]:
+    """A retired secret as it may be shown: never its digest (R127)."""
+    return {
+        "id": secret.id,
+        "key_id": secret.key_id,
+        "prefix": secret.prefix,
+        "retired_at": moments.text(secret.retired_at),
+        "expires_at": moments.text(secret.expires_at),
+    }

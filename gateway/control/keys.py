@@ -1,0 +1,205 @@
+"""Keys once they exist: listed, changed, rotated and revoked. Must not know: HTTP. API and commands stand on it.
+
+Whoever calls is an `Administrator`; another tenant's key does not exist for them (R272).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.auth.secrets import sha256_digest
+from gateway.consistency.confirmation import Propagation
+from gateway.control import moments
+from gateway.control.admin_tokens import Administrator
+from gateway.control.bodies import KeyChange
+from gateway.control.ids import new_id
+from gateway.control.issuance import Issuance, OverLimit, check_future, check_limit
+from gateway.control.key_operations import Operation, counted
+from gateway.control.key_parts import READ_SECONDS, KeyParts, shown_key
+from gateway.control.mutations import Judge, shown
+from gateway.control.problems import NotFound, Problem
+from gateway.stores.postgres import keys as sql
+from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.keys import KeyRow, RetiredSecretRow
+
+
+class KeyRevoked(Problem):
+    """The key was revoked, for good (R222)."""
+
+    code = "key_revoked"
+    status = 409
+    public = "This key is revoked, and stays so. Create another one."
+
+
+class KeyExpired(Problem):
+    """The key has expired."""
+
+    code = "key_expired"
+    status = 409
+    public = "This key has expired. Give it a later expires_at first, or create another one."
+
+
+class AlreadyRevoked(Problem):
+    """The key was revoked before, and every node has confirmed it (R220, R233)."""
+
+    code = "already_revoked"
+    status = 409
+    public = "This key was revoked before, and no node admits it."
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What a rotation gives. `secret` is shown now or never."""
+
+    key: KeyRow
+    secret: str = field(repr=False)
+    retired: RetiredSecretRow
+    propagation: Propagation
+
+
+def shown_rotated(rotated: Rotated) -> dict[str, Any]:
+    """The one reply that shows the new secret (R090)."""
+    return {
+        **shown_key(rotated.key),
+        "secret": rotated.secret,
+        "retired_secret": {"id": rotated.retired.id, "expires_at": moments.text(rotated.retired.expires_at)},
+        "propagation": shown(rotated.propagation),
+    }
+
+
+class Keys:
+    """What may be done to keys. Every method raises StoreUnavailable."""
+
+    def __init__(self, parts: KeyParts, issuance: Issuance) -> None:
+        self._parts = parts
+        self._issuance = issuance
+
+    async def find(self, caller: Administrator, key_id: str) -> KeyRow:
+        """The key. Raises NotFound."""
+        row = await self._parts.postgres.run(
+            lambda c: sql.find(c, key_id, caller.tenant_id), seconds=READ_SECONDS, is_read=True
+        )
+        return _found(row, key_id)
+
+    async def page(
+        self,
+        caller: Administrator,
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+        status: str | None = None,
+        after: str = "",
+        limit: int,
+    ) -> list[KeyRow]:
+        """Up to `limit` keys after the id `after`, oldest first, among those that the caller may see (R219)."""
+        if caller.tenant_id is not None and tenant_id not in (None, caller.tenant_id):
+            return []
+        return await self._parts.postgres.run(
+            lambda c: sql.page(
+                c,
+                tenant_id=caller.tenant_id or tenant_id,
+                user_id=user_id,
+                status=status,
+                after=after,
+                limit=limit,
+            ),
+            seconds=READ_SECONDS,
+            is_read=True,
+        )
+
+    async def change(self, caller: Administrator, key_id: str, change: KeyChange) -> tuple[KeyRow, Propagation]:
+        """Change name, scopes or end. An expired key comes back if its user has room for one more (R214).
+
+        Raises NotFound, KeyRevoked, KeyLimitReached, DuplicateName, InvalidBody, RevocationPending.
+        """
+        with counted(self._parts.metrics, Operation.UPDATE):
+            before = await self.find(caller, key_id)
+
+            async def work(connection: Connection, judge: Judge) -> KeyRow:
+                return await self._change(connection, judge, caller, before, change)
+
+            try:
+                return await self._parts.mutations.apply_judged(work, target=f"key:{key_id}")
+            except OverLimit as over:
+                raise await self._issuance.converge(before.user_id, over.surplus) from over
+
+    async def _change(
+        self, connection: Connection, judge: Judge, caller: Administrator, before: KeyRow, change: KeyChange
+    ) -> KeyRow:
+        owner = await sql.lock_owner(connection, before.user_id, caller.tenant_id)
+        key = _found(await sql.lock(connection, before.id, caller.tenant_id), before.id)
+        assert owner is not None, "a key has an owner"
+        if key.status == "revoked":
+            raise KeyRevoked(key.id)
+        named = change.model_fields_set
+        expires_at = change.expires_at if "expires_at" in named else key.expires_at
+        if "expires_at" in named:
+            check_future(expires_at, owner.now)
+            if key.status == "expired" and key.kind == "user":
+                await check_limit(connection, key.user_id, self._parts.settings.max_per_user)
+        scopes = key.scopes if change.scopes is None else change.scopes
+        ends_sooner = expires_at is not None and (key.expires_at is None or expires_at < key.expires_at)
+        judge.declare(is_narrowing=ends_sooner or not set(scopes) >= set(key.scopes))
+        return await sql.update(connection, key.id, name=change.name or key.name, scopes=scopes, expires_at=expires_at)
+
+    async def rotate(self, caller: Administrator, key_id: str, grace_seconds: int | None) -> Rotated:
+        """Make a new current secret; the present one works on for `grace_seconds` (default: the configured ones).
+
+        Both or neither happens (R091); rotations at the same moment follow one another, and none loses a secret (R102).
+        With a window the change takes nothing away now, so its confirmation is not waited for beyond the bound; but it
+        is on record until every node knows the end of the window (R100).
+        Raises NotFound, KeyRevoked, KeyExpired; RevocationPending where there is no window.
+        """
+        grace = self._parts.settings.grace_seconds if grace_seconds is None else grace_seconds
+
+        async def work(connection: Connection) -> tuple[KeyRow, str, RetiredSecretRow]:
+            key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
+            if key.status == "revoked":
+                raise KeyRevoked(key_id)
+            if key.status == "expired":
+                raise KeyExpired(key_id)
+            secret_format = self._parts.format_of(key.environment)
+            secret = secret_format.generate()
+            retired = await sql.rotate(
+                connection,
+                key_id,
+                secret_id=new_id("sec"),
+                digest=self._parts.peppers.stored_form(sha256_digest(secret.encode())),
+                prefix=secret_format.display_prefix(secret),
+                grace_seconds=grace,
+            )
+            return _found(await sql.find(connection, key_id, None), key_id), secret, retired
+
+        with counted(self._parts.metrics, Operation.ROTATE):
+            (key, secret, retired), propagation = await self._parts.mutations.apply(
+                work, target=f"key:{key_id}", is_narrowing=True, must_confirm=grace == 0
+            )
+        return Rotated(key, secret, retired, propagation)
+
+    async def revoke(self, caller: Administrator, key_id: str, reason: str | None) -> tuple[KeyRow, Propagation]:
+        """Revoke the key and all its secrets, for good (R220 to R222): once this returns, no node admits it.
+
+        Repeating one that could not be confirmed finishes it (R233).
+        Raises NotFound, AlreadyRevoked, RevocationPending.
+        """
+        target = f"key:{key_id}"
+
+        async def work(connection: Connection) -> KeyRow:
+            key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
+            if key.status == "revoked":
+                raise AlreadyRevoked(key_id)
+            return await sql.revoke(connection, key_id, reason)
+
+        with counted(self._parts.metrics, Operation.REVOKE):
+            try:
+                return await self._parts.mutations.apply(work, target=target, is_narrowing=True)
+            except AlreadyRevoked:
+                propagation = await self._parts.mutations.resume(target)
+                if propagation is None:
+                    raise
+                return await self.find(caller, key_id), propagation
+
+
+def _found(row: KeyRow | None, key_id: str) -> KeyRow:
+    if row is None:
+        raise NotFound(f"no key {key_id!r} in sight")
+    return row

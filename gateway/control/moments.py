@@ -1,0 +1,48 @@
+"""Points in time, in and out of JSON. In: ISO 8601, or seconds since the epoch. Out: ISO 8601 in UTC, with `Z`."""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+_ISO = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+
+
+def parse(value: object) -> datetime:
+    """The moment that a JSON value names (R125). Raises ValueError.
+
+    Text is ISO 8601 with date and time; `Z` or an offset is honoured, and a time without either is UTC. A number, whole
+    or not, is seconds since the epoch.
+    """
+    try:
+        if isinstance(value, str) and _ISO.fullmatch(value.upper()):
+            moment = datetime.fromisoformat(value.upper())
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return datetime.fromtimestamp(value, UTC)
+    except (OverflowError, OSError) as error:
+        raise ValueError("out of range") from error
+    raise ValueError("not a moment")
+
+
+def text(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC, such as `2026-01-31T12:00:00.250000Z`; None stays None."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _validate(value: object) -> datetime:
+    try:
+        return parse(value)
+    except ValueError:
+        raise PydanticCustomError(
+            "moment",
+            "Write an ISO 8601 date and time such as 2026-01-31T12:00:00Z, or a number of seconds since the epoch",
+        ) from None
+
+
+Moment = Annotated[datetime, PlainValidator(_validate)]

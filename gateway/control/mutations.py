@@ -1,0 +1,89 @@
+"""A change, from its transaction to the moment when no node decides by what was before (the revision rule)."""
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from gateway.consistency.confirmation import CONFIRMED, Propagation, Propagator
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.stores.postgres.changes import Change, Changes
+from gateway.stores.postgres.connection import Connection
+
+T = TypeVar("T")
+
+
+class Mutations:
+    """Commits changes and sees them through to every node."""
+
+    def __init__(self, changes: Changes, propagator: Propagator) -> None:
+        self._changes = changes
+        self._propagator = propagator
+
+    async def apply(
+        self,
+        work: Callable[[Connection], Awaitable[T]],
+        *,
+        target: str,
+        is_narrowing: bool,
+        must_confirm: bool = True,
+    ) -> tuple[T, Propagation]:
+        """Run `work` in one transaction and answer when every node has seen what it changed.
+
+        `target` (`key:<id>`, `user:<id>` ...) names what the call is about. A call that changes nothing, because an
+        earlier one was committed but not confirmed, finishes that one (R233). A narrowing change that takes nothing
+        away yet (`must_confirm` false) is on record until it is confirmed, but its answer does not depend on that.
+        Raises what `work` raises, StoreUnavailable, and RevocationPending if it cannot be confirmed, but must be.
+        """
+        result, change = await self._changes.commit(work, target=target, is_narrowing=is_narrowing)
+        if change.revision == 0:
+            unfinished = await self._changes.pending(target)
+            if unfinished is not None:
+                return result, await self.finish(unfinished)
+        propagation = await self._propagator.propagate(change, is_narrowing=is_narrowing and must_confirm)
+        if is_narrowing and not must_confirm and propagation.state == CONFIRMED:
+            with contextlib.suppress(StoreUnavailable):  # then a relay confirms it once more
+                await self._changes.settle(change)
+        return result, propagation
+
+    async def apply_judged(
+        self, work: Callable[[Connection, "Judge"], Awaitable[T]], *, target: str
+    ) -> tuple[T, Propagation]:
+        """As `apply`, where only `work`, seeing the locked row, can tell whether the change takes something away.
+
+        `work` says so to its second argument before it changes anything; it may run twice.
+        """
+        try:
+            return await self.apply(lambda c: work(c, Judge(may_narrow=False)), target=target, is_narrowing=False)
+        except _Narrows:
+            return await self.apply(lambda c: work(c, Judge(may_narrow=True)), target=target, is_narrowing=True)
+
+    async def resume(self, target: str) -> Propagation | None:
+        """Finish an earlier narrowing change of `target` that is not confirmed; None where there is none."""
+        unfinished = await self._changes.pending(target)
+        return None if unfinished is None else await self.finish(unfinished)
+
+    async def finish(self, change: Change) -> Propagation:
+        """See a committed narrowing change through. Raises RevocationPending."""
+        return await self._propagator.propagate(change, is_narrowing=True)
+
+
+class Judge:
+    """Where the work of `apply_judged` says what it is about to do."""
+
+    def __init__(self, *, may_narrow: bool) -> None:
+        self._may_narrow = may_narrow
+
+    def declare(self, *, is_narrowing: bool) -> None:
+        """Say whether the change narrows; does not return if the transaction has to begin again as a narrowing one."""
+        if is_narrowing and not self._may_narrow:
+            raise _Narrows
+
+
+class _Narrows(GatewayError):
+    """A signal between the two tries; no caller sees it. Of this family, so that the connection stays in the pool."""
+
+
+def shown(propagation: Propagation) -> dict[str, Any]:
+    """The `propagation` member of a reply."""
+    return asdict(propagation)

@@ -1,0 +1,36 @@
+"""The call that lists the nodes, as they report themselves."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import moments
+from gateway.control.pages import read_query
+from gateway.control.problems import reply
+from gateway.stores.postgres.revisions import NodeRow, RevisionLog
+
+
+class NodeCalls:
+    """The handler of `/v1/nodes`."""
+
+    def __init__(self, revisions: RevisionLog, environment: str) -> None:
+        self._revisions = revisions
+        self._environment = environment
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/nodes`: all of them on one page; a node that died stays until it is forgotten."""
+        read_query(request)
+        nodes = await self._revisions.nodes(self._environment)
+        return reply({"items": [_shown(node) for node in nodes], "next_cursor": None})
+
+
+def _shown(node: NodeRow) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "version": node.version,
+        "revision": node.revision,
+        "view_age_seconds": node.view_age_seconds,
+        "started_at": moments.text(node.started_at),
+        "seen_at": moments.text(node.seen_at),
+        "seen_seconds_ago": node.seen_seconds_ago,
+    }

@@ -1,0 +1,190 @@
+"""What the management API says when it does not do what was asked: errors, and the one place that words them.
+
+A refusal leaves a transaction as an exception, because it must roll back what was done before it. `str(error)` is for
+the log; `public` and `members` are for the caller (R239).
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.errors import Fault, GatewayError
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID_KEY = web.RequestKey("request_id", str)
+
+log = structlog.get_logger(__name__)
+
+
+class Problem(GatewayError):
+    """A refusal. `members` are added to the reply as they are; `headers` too."""
+
+    code = "bad_request"
+    status = 400
+    fault = Fault.CLIENT
+    public = "The request cannot be understood."
+
+    def __init__(self, reason: str = "", *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(reason)
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+class InvalidBody(Problem):
+    """The body, or one field of it, is not what the call takes; `issues` say where and why."""
+
+    code = "invalid_body"
+    public = "The body is not what this call takes. See the issues."
+
+    def __init__(self, issues: list[dict[str, str]], *, code: str = "invalid_body") -> None:
+        super().__init__("; ".join(f"{i['place']}: {i['message']}" for i in issues), issues=issues)
+        self.code = code
+
+
+class InvalidQuery(Problem):
+    """The query string is not what the call takes."""
+
+    code = "invalid_query"
+    public = "The query string is not what this call takes. See the issues."
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(f"{place}: {message}", issues=[{"place": place, "message": message}])
+
+
+class Unauthenticated(Problem):
+    """No admin token, or none that is valid (R123)."""
+
+    code = "invalid_admin_token"
+    status = 401
+    public = "This call needs a valid admin token: Authorization: Bearer osta_..."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, headers={"WWW-Authenticate": 'Bearer realm="ostiary"'})
+
+
+class Forbidden(Problem):
+    """The caller's role does not allow the call (R123)."""
+
+    code = "forbidden"
+    status = 403
+    public = "The role of this admin token does not allow this call."
+
+
+class NotFound(Problem):
+    """There is no such thing, or it is another tenant's (R272)."""
+
+    code = "not_found"
+    status = 404
+    public = "There is no such resource."
+
+
+class MethodNotAllowed(Problem):
+    """The resource exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+    public = "This resource does not have this method. See the Allow header."
+
+
+class PayloadTooLarge(Problem):
+    """The body is larger than any sensible one."""
+
+    code = "payload_too_large"
+    status = 413
+    public = "The body is too large."
+
+
+def reply(data: object, *, status: int = 200) -> web.Response:
+    """A JSON reply."""
+    return web.Response(
+        body=json.dumps(data, separators=(",", ":")).encode(), status=status, content_type="application/json"
+    )
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever is raised into a problem (RFC 9457), and log it as whose fault it is. Outermost."""
+    sent = request.headers.get(REQUEST_ID_HEADER, "")
+    request[_REQUEST_ID_KEY] = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        _log(request, error)
+        return _problem(request, error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _problem(request, _of_http(error))
+    except Exception as error:
+        _log(request, error)
+        return _problem(request, GatewayError())
+
+
+async def mark_reply(request: web.Request, response: web.StreamResponse) -> None:
+    """Add to every reply what every reply of this application has: no caching (R343), no guessing, its request id.
+
+    For the signal `on_response_prepare`, which also sees replies that aiohttp makes outside of the middlewares.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    request_id = request.get(_REQUEST_ID_KEY)
+    if request_id is not None:
+        response.headers[REQUEST_ID_HEADER] = request_id
+
+
+def _of_http(error: web.HTTPException) -> Problem:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(headers={"Allow": ", ".join(sorted(error.allowed_methods))})
+    match error.status:
+        case 404:
+            return NotFound()
+        case 413:
+            return PayloadTooLarge()
+        case _:
+            return Problem(f"HTTP {error.status}")
+
+
+def _problem(request: web.Request, error: GatewayError) -> web.Response:
+    response = web.Response(
+        body=json.dumps(
+            {
+                "type": "about:blank",
+                "code": error.code,
+                "status": error.status,
+                "title": error.public,
+                "request_id": request[_REQUEST_ID_KEY],
+                **(error.members if isinstance(error, Problem) else {}),
+            },
+            separators=(",", ":"),
+        ).encode(),
+        status=error.status,
+        content_type="application/problem+json",
+    )
+    if isinstance(error, Problem):
+        response.headers.update(error.headers)
+    if error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
+
+
+def _log(request: web.Request, error: Exception) -> None:
+    resource = request.match_info.route.resource
+    about = {
+        "method": request.method,
+        "route": "none" if resource is None else resource.canonical,
+        "request_id": request[_REQUEST_ID_KEY],
+    }
+    match error:
+        case GatewayError(fault=Fault.CLIENT):
+            log.info("management call refused", code=error.code, reason=str(error), **about)
+        case GatewayError():
+            log.warning("management call failed", code=error.code, reason=str(error), **about)
+        case _:
+            log.error("management call broke", exc_info=error, **about)

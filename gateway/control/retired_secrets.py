@@ -1,0 +1,59 @@
+"""Retired secrets: listed, and their windows ended, extended or reopened. Must not know: HTTP."""
+
+from datetime import datetime
+
+from gateway.consistency.confirmation import Propagation
+from gateway.control.admin_tokens import Administrator
+from gateway.control.key_operations import Operation, counted
+from gateway.control.key_parts import READ_SECONDS, KeyParts
+from gateway.control.keys import KeyRevoked
+from gateway.control.mutations import Judge
+from gateway.control.problems import NotFound
+from gateway.stores.postgres import keys as sql
+from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.keys import RetiredSecretRow
+from gateway.stores.postgres.time import has_passed
+
+
+class RetiredSecrets:
+    """What may be done to retired secrets. Every method raises NotFound and StoreUnavailable."""
+
+    def __init__(self, parts: KeyParts) -> None:
+        self._parts = parts
+
+    async def page(self, caller: Administrator, key_id: str, *, after: str = "", limit: int) -> list[RetiredSecretRow]:
+        """Up to `limit` retired secrets of the key after the id `after`, oldest first."""
+
+        async def work(connection: Connection) -> list[RetiredSecretRow]:
+            if await sql.find(connection, key_id, caller.tenant_id) is None:
+                raise NotFound(f"no key {key_id!r} in sight")
+            return await sql.retired_page(connection, key_id, after=after, limit=limit)
+
+        return await self._parts.postgres.run(work, seconds=READ_SECONDS, is_read=True)
+
+    async def set_window(
+        self, caller: Administrator, secret_id: str, expires_at: datetime
+    ) -> tuple[RetiredSecretRow, Propagation]:
+        """Move the end of the window (R120): the past or the present ends it, the future extends or reopens it.
+
+        Other windows of the key stay as they are (R096).
+        Raises KeyRevoked; RevocationPending where the end comes nearer.
+        """
+
+        async def work(connection: Connection, judge: Judge) -> RetiredSecretRow:
+            seen = await sql.find_retired(connection, secret_id, caller.tenant_id)
+            if seen is None:
+                raise NotFound(f"no retired secret {secret_id!r} in sight")
+            key = await sql.lock(connection, seen.key_id, caller.tenant_id)
+            secret = await sql.lock_retired(connection, secret_id)
+            if key is None or secret is None:
+                raise NotFound(f"{secret_id!r} was deleted meanwhile")
+            if key.status == "revoked":
+                raise KeyRevoked(key.id)
+            # An end in the past narrows even where it moves forward: the earlier call may not have been confirmed.
+            is_over = await has_passed(connection, expires_at)
+            judge.declare(is_narrowing=is_over or expires_at < secret.expires_at)
+            return await sql.set_window(connection, secret_id, expires_at)
+
+        with counted(self._parts.metrics, Operation.SET_WINDOW):
+            return await self._parts.mutations.apply_judged(work, target=f"secret:{secret_id}")

@@ -1,0 +1,110 @@
+"""The calls on tenants."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import moments
+from gateway.control.authorization import administrator_of
+from gateway.control.bodies import NewTenant, TenantChange, read_body
+from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.pages import page_of, read_query
+from gateway.control.paths import id_in_path
+from gateway.control.problems import NotFound, reply
+from gateway.stores.postgres import tenants as sql
+from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.postgres.tenants import TenantRow
+
+READ_SECONDS = 3.0
+USERS_DELETED_AT_ONCE = 200  # a transaction holds back all others while it commits: a large tenant goes in pieces
+
+
+def shown_tenant(tenant: TenantRow) -> dict[str, Any]:
+    """The tenant as it may be shown."""
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "status": tenant.status,
+        "created_at": moments.text(tenant.created_at),
+    }
+
+
+class TenantCalls:
+    """The handlers of `/v1/tenants`."""
+
+    def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
+        self._postgres = postgres
+        self._mutations = mutations
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /v1/tenants`."""
+        body = await read_body(request, NewTenant)
+        tenant, propagation = await self._mutations.apply(
+            lambda c: sql.insert(c, body.id, body.name), target=f"tenant:{body.id}", is_narrowing=False
+        )
+        return reply({**shown_tenant(tenant), "propagation": shown(propagation)}, status=201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/tenants`; a tenant's administrator sees one."""
+        asked, caller = read_query(request), administrator_of(request)
+        rows = await self._postgres.run(
+            lambda c: sql.page(c, only_id=caller.tenant_id, after=asked.after, limit=asked.limit + 1),
+            seconds=READ_SECONDS,
+            is_read=True,
+        )
+        return reply(page_of(asked, rows, shown_tenant, lambda row: row.id))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /v1/tenants/{id}`."""
+        tenant_id, caller = id_in_path(request), administrator_of(request)
+        if caller.tenant_id not in (None, tenant_id):
+            raise NotFound(f"{tenant_id!r} is not the caller's tenant")
+        row = await self._postgres.run(lambda c: sql.find(c, tenant_id), seconds=READ_SECONDS, is_read=True)
+        return reply(shown_tenant(_found(row, tenant_id)))
+
+    async def change(self, request: web.Request) -> web.Response:
+        """`PATCH /v1/tenants/{id}`: a suspended tenant's credentials are all refused (R104)."""
+        body, tenant_id = await read_body(request, TenantChange), id_in_path(request)
+
+        async def work(connection: Connection, judge: Judge) -> TenantRow:
+            tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
+            status = body.status or tenant.status
+            judge.declare(is_narrowing=status == "suspended" != tenant.status)
+            return await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
+
+        tenant, propagation = await self._mutations.apply_judged(work, target=f"tenant:{tenant_id}")
+        return reply({**shown_tenant(tenant), "propagation": shown(propagation)})
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /v1/tenants/{id}` with its users, keys, retired secrets and admin tokens (R103).
+
+        The tenant is suspended first, then emptied in pieces: what fails half-way refuses all its credentials already,
+        and is finished by a repeat.
+        """
+        tenant_id = id_in_path(request)
+        target = f"tenant:{tenant_id}"
+
+        async def suspend(connection: Connection) -> None:
+            tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
+            await sql.update(connection, tenant_id, name=tenant.name, status="suspended")
+
+        try:
+            await self._mutations.apply(suspend, target=target, is_narrowing=True)
+        except NotFound:
+            if await self._mutations.resume(target) is None:
+                raise
+            return web.Response(status=204)
+        remaining = True
+        while remaining:
+            deleted, _ = await self._mutations.apply(
+                lambda c: sql.delete_users(c, tenant_id, limit=USERS_DELETED_AT_ONCE), target=target, is_narrowing=True
+            )
+            remaining = deleted == USERS_DELETED_AT_ONCE
+        await self._mutations.apply(lambda c: sql.delete(c, tenant_id), target=target, is_narrowing=True)
+        return web.Response(status=204)
+
+
+def _found(row: TenantRow | None, tenant_id: str) -> TenantRow:
+    if row is None:
+        raise NotFound(f"no tenant {tenant_id!r}")
+    return row

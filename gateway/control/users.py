@@ -1,0 +1,124 @@
+"""The calls on users. A tenant's administrator manages the users of that tenant; others do not exist for them."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import moments
+from gateway.control.admin_tokens import Administrator
+from gateway.control.authorization import administrator_of
+from gateway.control.bodies import ID_SHAPE, UserBody, read_body
+from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.pages import page_of, read_query
+from gateway.control.paths import id_in_path
+from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem, reply
+from gateway.stores.postgres import users as sql
+from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.postgres.users import UserRow
+
+READ_SECONDS = 3.0
+
+
+class TenantFixed(Problem):
+    """A user was to be moved to another tenant."""
+
+    code = "tenant_fixed"
+    status = 409
+    public = "A user stays in its tenant. Delete it, or create another one there."
+
+
+def shown_user(user: UserRow) -> dict[str, Any]:
+    """The user as it may be shown."""
+    return {
+        "id": user.id,
+        "tenant_id": user.tenant_id,
+        "display_name": user.display_name,
+        "roles": list(user.roles),
+        "groups": list(user.groups),
+        "status": user.status,
+        "created_at": moments.text(user.created_at),
+    }
+
+
+def visible(user: UserRow | None, caller: Administrator, user_id: str) -> UserRow:
+    """The user, if it exists for the caller. Raises NotFound."""
+    if user is None or caller.tenant_id not in (None, user.tenant_id):
+        raise NotFound(f"no user {user_id!r} in sight")
+    return user
+
+
+class UserCalls:
+    """The handlers of `/v1/users`."""
+
+    def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
+        self._postgres = postgres
+        self._mutations = mutations
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/users?tenant_id=`."""
+        asked, caller = read_query(request, "tenant_id"), administrator_of(request)
+        tenant_id = asked.filters.get("tenant_id", caller.tenant_id)
+        rows: list[UserRow] = []
+        if caller.tenant_id in (None, tenant_id):
+            rows = await self._postgres.run(
+                lambda c: sql.page(c, tenant_id=tenant_id, after=asked.after, limit=asked.limit + 1),
+                seconds=READ_SECONDS,
+                is_read=True,
+            )
+        return reply(page_of(asked, rows, shown_user, lambda row: row.id))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /v1/users/{id}`."""
+        user_id = id_in_path(request)
+        row = await self._postgres.run(lambda c: sql.find(c, user_id), seconds=READ_SECONDS, is_read=True)
+        return reply(shown_user(visible(row, administrator_of(request), user_id)))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """`PUT /v1/users/{id}`: create (201) or overwrite (200). Suspending refuses all its credentials (R104)."""
+        caller, body, user_id = administrator_of(request), await read_body(request, UserBody), request.match_info["id"]
+        if ID_SHAPE.fullmatch(user_id) is None:
+            raise InvalidBody([{"place": "(path)", "message": "This cannot be a user's id"}], code="invalid_id")
+        if caller.tenant_id not in (None, body.tenant_id):
+            raise Forbidden(f"{caller.token_id} is of {caller.tenant_id!r}")
+
+        async def work(connection: Connection, judge: Judge) -> tuple[UserRow, bool]:
+            while True:
+                created = await sql.insert(connection, _row(user_id, body, body.status or "active"))
+                if created is not None:
+                    return created, True
+                before = await sql.lock(connection, user_id)
+                if before is not None:
+                    return await _overwrite(connection, judge, visible(before, caller, user_id)), False
+
+        async def _overwrite(connection: Connection, judge: Judge, before: UserRow) -> UserRow:
+            if before.tenant_id != body.tenant_id:
+                raise TenantFixed(f"{user_id!r} is of {before.tenant_id!r}")
+            status = body.status or before.status
+            judge.declare(is_narrowing=status == "suspended" != before.status)
+            return await sql.update(connection, _row(user_id, body, status))
+
+        (user, is_new), propagation = await self._mutations.apply_judged(work, target=f"user:{user_id}")
+        return reply({**shown_user(user), "propagation": shown(propagation)}, status=201 if is_new else 200)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /v1/users/{id}` with its entitlement, keys and retired secrets: all are refused at once (R103)."""
+        user_id, caller = id_in_path(request), administrator_of(request)
+        target = f"user:{user_id}"
+
+        async def work(connection: Connection) -> None:
+            visible(await sql.lock(connection, user_id), caller, user_id)
+            await sql.delete(connection, user_id)
+
+        try:
+            await self._mutations.apply(work, target=target, is_narrowing=True)
+        except NotFound:
+            # Gone, but perhaps not confirmed yet: then this call finishes it (R233).
+            if caller.tenant_id is not None or await self._mutations.resume(target) is None:
+                raise
+        return web.Response(status=204)
+
+
+def _row(user_id: str, body: UserBody, status: str) -> UserRow:
+    return UserRow(
+        user_id, body.tenant_id, body.display_name, body.roles, body.groups, status, created_at=moments.parse(0)
+    )

@@ -1,0 +1,41 @@
+"""One root of all errors, and whose fault each is.
+
+`str(error)` is for the log and may name hosts; only `public` ever reaches a client.
+"""
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Who has to act for the error to go away."""
+
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
+
+
+class GatewayError(Exception):
+    """The root: an error that knows its reply.
+
+    A subclass fixes `code` (the public problem code), `status` (HTTP) and `fault`; `public` is the sentence that a
+    client may read. The constructor's argument is for the log alone.
+    """
+
+    code = "internal_error"
+    status = 500
+    fault = Fault.GATEWAY
+    public = "The gateway failed to handle this request."
+    retry_after_seconds: int | None = None
+
+
+class Outage(GatewayError):
+    """A dependency cannot tell now. Never a verdict on the caller: it becomes a 503 with Retry-After."""
+
+    code = "auth_unavailable"
+    status = 503
+    public = "The gateway cannot verify API keys right now. Try again shortly."
+    retry_after_seconds = 2
+
+
+class StoreUnavailable(Outage):
+    """Postgres or Redis did not answer in time, or answered with an error. The message says which, and why."""

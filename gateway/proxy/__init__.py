@@ -1,0 +1,1 @@
+"""Bytes in, bytes out. The story of a request stands in `exchange.py`. Never meets a store."""

@@ -1,0 +1,329 @@
+"""The client's side of a connection: from bytes to exchanges, one after another, answered in order.
+
+Pipelined requests wait, as bytes, until the exchange before them is over; so does a body whose upstream is not there
+yet. What waits is bounded: past the bound the socket is not read.
+"""
+
+import asyncio
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.proxy.exchange import Exchange, RequestTimeout, Services
+from gateway.proxy.framing import BadFraming
+from gateway.proxy.heads import Edge
+from gateway.proxy.replies import error_reply
+from gateway.proxy.request_head import BadRequest, HeadersTooLarge, RequestReader, UriTooLong
+from gateway.proxy.tally import Outcome
+
+HEAD_END: Final = b"\r\n\r\n"
+WAITING_LIMIT: Final = 65_536  # bytes held for later
+WRITE_BUFFER_BYTES: Final = 262_144
+DRAIN_LIMIT: Final = 262_144  # bytes read and thrown away after a refusal, so that the reply is not lost to a reset
+DRAIN_SECONDS: Final = 2.0
+
+
+class State(Enum):
+    """What the connection is doing."""
+
+    HEAD = 1  # between requests, or inside a head
+    EXCHANGE = 2
+    DRAINING = 3  # the last reply has been written; what still comes is thrown away
+    CLOSED = 4
+
+
+class ConnectionLimits(Protocol):
+    """The client's limits of the configuration."""
+
+    @property
+    def head_limit_bytes(self) -> int:
+        """Of request line and header section together."""
+        ...
+
+    @property
+    def line_limit_bytes(self) -> int:
+        """Of the request line, and of each header line."""
+        ...
+
+    @property
+    def head_timeout_seconds(self) -> float:
+        """From the first byte of a head to its last."""
+        ...
+
+    @property
+    def idle_timeout_seconds(self) -> float:
+        """Between two requests."""
+        ...
+
+
+class Registry(Protocol):
+    """Who keeps track of the open connections."""
+
+    is_draining: bool
+
+    def opened(self, connection: "ClientConnection") -> Edge:
+        """A connection has been made; answers who the peer is."""
+        ...
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """It is gone."""
+        ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_deadline",
+        "_drained",
+        "_exchange",
+        "_held",
+        "_is_body_paused",
+        "_is_half_closed",
+        "_is_in_head",
+        "_is_reading",
+        "_limits",
+        "_reader",
+        "_registry",
+        "_services",
+        "_state",
+        "edge",
+        "transport",
+    )
+
+    def __init__(self, services: Services, reader: RequestReader, limits: ConnectionLimits, registry: Registry) -> None:
+        self._services = services
+        self._reader = reader
+        self._limits = limits
+        self._registry = registry
+        self._state = State.HEAD
+        self._exchange: Exchange | None = None
+        self._held = b""
+        self._is_reading = True
+        self._is_body_paused = False
+        self._is_half_closed = False
+        self._is_in_head = False  # the first byte of a head has come, and its deadline runs
+        self._drained = 0
+        self._deadline = 0.0
+        self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
+        self.edge: Edge
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio.Protocol."""
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self.edge = self._registry.opened(self)
+        # A connection that says nothing gets as long as a head does: an idle one has shown first that it can speak.
+        self._deadline = self._services.monotonic() + self._limits.head_timeout_seconds
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio.Protocol. Hot."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        self._advance(data)
+
+    def eof_received(self) -> bool:
+        """As asyncio.Protocol. A client that has sent its whole request may close its side and still get its reply."""
+        exchange = self._exchange
+        self._is_half_closed = exchange is not None and exchange.client_half_closed()
+        return self._is_half_closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio.Protocol."""
+        self._state = State.CLOSED
+        self._registry.closed(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_left()
+
+    def pause_writing(self) -> None:
+        """As asyncio.Protocol: the client reads slower than the upstream sends."""
+        if self._exchange is not None:
+            self._exchange.pause_reply(True)
+
+    def resume_writing(self) -> None:
+        """As asyncio.Protocol."""
+        if self._exchange is not None:
+            self._exchange.pause_reply(False)
+
+    # -- from bytes to exchanges
+
+    def _advance(self, data: bytes) -> None:
+        """Consume `data` as far as possible; hold the rest. Hot."""
+        while data:
+            if self._state is State.HEAD:
+                data = self._read_head(data)
+            elif self._state is State.EXCHANGE:
+                exchange = self._exchange
+                assert exchange is not None
+                if not exchange.wants_body or self._is_body_paused:
+                    self._held = data
+                    break
+                data = self._read_body(exchange, data)
+            else:
+                self._drain(data)
+                break
+        self._update_reading()
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Begin an exchange if the head is complete; returns what lies behind the head."""
+        if data.startswith(b"\r\n"):
+            data = data[2:]  # one empty line in front of a request is forgiven (RFC 9112 2.2)
+        end = data.find(HEAD_END)
+        if end < 0 or end > self._limits.head_limit_bytes:
+            return self._wait_for_head(data)
+        try:
+            request = self._reader.read(data[:end])
+        except GatewayError as error:
+            self._refuse(error)
+            return b""
+        if self._registry.is_draining:
+            request.keeps_alive = False
+        self._state = State.EXCHANGE
+        self._is_in_head = False
+        self._exchange = exchange = Exchange(self, request, self._services)
+        exchange.begin()
+        return data[end + 4 :]
+
+    def _wait_for_head(self, data: bytes) -> bytes:
+        limits = self._limits
+        if len(data) > limits.head_limit_bytes:
+            is_line = b"\r\n" not in data[: limits.line_limit_bytes]
+            self._refuse(UriTooLong("an endless request line") if is_line else HeadersTooLarge("the head's size"))
+            return b""
+        if not self._is_in_head:
+            self._is_in_head = True
+            self._deadline = self._services.monotonic() + limits.head_timeout_seconds
+        self._held = data
+        if data and not _may_begin_a_request(data):
+            self._refuse(BadRequest("not the beginning of a request"))
+        return b""
+
+    def _read_body(self, exchange: Exchange, data: bytes) -> bytes:
+        try:
+            return exchange.feed_body(data)
+        except BadFraming as error:
+            exchange.fail(BadRequest(str(error)))
+            return b""
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer bytes that never became an exchange, and end the connection."""
+        allowed = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+        status, reply = error_reply(error, self._services.new_request_id(), closes=True, allowed=allowed)
+        self.write(reply)
+        self._services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
+        self._begin_draining()
+
+    # -- what the exchange asks for
+
+    def write(self, data: bytes) -> None:
+        """As Client. Hot."""
+        self.transport.write(data)
+
+    def resume_body(self) -> None:
+        """As Client."""
+        if self._held:
+            data, self._held = self._held, b""
+            self._advance(data)
+
+    def pause_body(self, is_paused: bool) -> None:
+        """As Client."""
+        self._is_body_paused = is_paused
+        if not is_paused:
+            self.resume_body()
+        self._update_reading()
+
+    def finished(self, keeps_alive: bool) -> None:
+        """As Client. Hot."""
+        if self._state is not State.EXCHANGE:
+            return
+        self._exchange = None
+        self._is_body_paused = False
+        if not keeps_alive:
+            self._begin_draining()
+            return
+        self._state = State.HEAD
+        self._deadline = self._services.monotonic() + self._limits.idle_timeout_seconds
+        if self._held:
+            # Not from inside the call that ended the exchange: a long pipeline must not become a deep stack.
+            asyncio.get_running_loop().call_soon(self._advance_held)
+
+    def _advance_held(self) -> None:
+        if self._state is State.HEAD and self._held:
+            data, self._held = self._held, b""
+            self._advance(data)
+
+    def cut(self) -> None:
+        """As Client: a reset, so that a reply that ends with the connection does not look complete."""
+        self._exchange = None
+        self._state = State.CLOSED
+        self.transport.abort()
+
+    # -- ending
+
+    def _begin_draining(self) -> None:
+        """Close our side, and throw away what the client still sends: closing at once would reset the reply away."""
+        self._state = State.DRAINING
+        self._held = b""
+        self._deadline = self._services.monotonic() + DRAIN_SECONDS
+        self._resume_reading()
+        if self._is_half_closed or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+
+    def _drain(self, data: bytes) -> None:
+        self._drained += len(data)
+        if self._drained > DRAIN_LIMIT:
+            self.transport.abort()
+
+    def end_soon(self) -> None:
+        """Close now if between requests, else after the reply that is under way (shutdown)."""
+        if self._state is State.HEAD:
+            self.transport.close()
+        elif self._exchange is not None:
+            self._exchange.close_after()
+
+    def sweep(self, now: float) -> None:
+        """Act on deadlines that have passed; called about twice a second."""
+        if self._state is State.EXCHANGE:
+            assert self._exchange is not None
+            self._exchange.sweep(now)
+        elif now >= self._deadline:
+            if self._state is State.HEAD and self._is_in_head:
+                self._refuse(RequestTimeout("the head did not arrive in time"))
+            elif self._state is State.DRAINING:
+                self.transport.abort()
+            else:
+                self.transport.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._state is State.EXCHANGE
+
+    # -- reading
+
+    def _update_reading(self) -> None:
+        if len(self._held) >= WAITING_LIMIT or self._is_body_paused:
+            if self._is_reading:
+                self._is_reading = False
+                self.transport.pause_reading()
+        else:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._is_reading and not self.transport.is_closing():
+            self._is_reading = True
+            self.transport.resume_reading()
+
+
+def _may_begin_a_request(data: bytes) -> bool:
+    """Whether an unfinished head can still become one: garbage is told at once, not after a timeout."""
+    if data == b"\r":
+        return True
+    line = data.partition(b"\r\n")[0]
+    method = line.partition(b" ")[0]
+    return line.isascii() and b"\x00" not in line and b"\n" not in line and len(method) <= 32 and method[:1].isalpha()

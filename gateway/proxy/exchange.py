@@ -1,0 +1,491 @@
+"""The story of a request.
+
+    begin      match the route, take the credential, admit
+    _forward   build the head, send it on a connection of the upstream
+    on_*       stream the body up and the reply back
+    _finish    record, and tell the client's connection what may follow
+
+The warm path is plain calls from `begin` to `transport.write`. What waits (`_resolve`, `_connect`) is a task of its
+own, and the client's bytes wait meanwhile. Once a reply has begun, an error can only cut the connection.
+"""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.auth.admission import Access, Admission, Admitted
+from gateway.auth.credentials import Credential
+from gateway.auth.refusal import Refusal
+from gateway.errors import Fault, GatewayError
+from gateway.proxy.framing import LAST_CHUNK, NO_BODY, ChunkedBody, UntilClose, chunk
+from gateway.proxy.heads import Edge, reply_head, request_head
+from gateway.proxy.replies import CONTINUE, error_reply, refusal_reply
+from gateway.proxy.request_head import BadRequest, RequestHead
+from gateway.proxy.response_head import ResponseHead, UpstreamError
+from gateway.proxy.router import Match, Router
+from gateway.proxy.tally import Outcome, Tally
+from gateway.proxy.upstream import Target, Upstream, UpstreamConnection
+
+log = structlog.get_logger()
+
+SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 9.2.1; a repeat changes nothing
+# What a caller needs who asks for a path that no route has: a key, so that routes cannot be told by trying (R340).
+ANY_KEY: Final = Access("required")
+HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class NotFound(GatewayError):
+    """No route has this path and host."""
+
+    code = "not_found"
+    status = 404
+    fault = Fault.CLIENT
+    public = "There is nothing here."
+
+
+class WrongMethod(GatewayError):
+    """The route exists, for other methods."""
+
+    code = "method_not_allowed"
+    status = 405
+    fault = Fault.CLIENT
+    public = "This method is not allowed here."
+
+
+class PayloadTooLarge(GatewayError):
+    """The body is over the route's limit."""
+
+    code = "payload_too_large"
+    status = 413
+    fault = Fault.CLIENT
+    public = "The request's body is too large."
+
+
+class RequestTimeout(GatewayError):
+    """The client stopped sending in the middle of a request."""
+
+    code = "request_timeout"
+    status = 408
+    fault = Fault.CLIENT
+    public = "The request did not arrive in time."
+
+
+class UpstreamTimeout(GatewayError):
+    """The upstream did not begin to answer in time."""
+
+    code = "upstream_timeout"
+    status = 504
+    fault = Fault.UPSTREAM
+    public = "The service behind the gateway took too long to answer."
+
+
+class Stage(Enum):
+    """Where an exchange stands; it only moves down this list."""
+
+    DECIDING = 1  # a lookup is under way
+    CONNECTING = 2
+    WAITING = 3  # sent; no byte of the reply yet
+    RELAYING = 4
+    DONE = 5
+
+
+class Client(Protocol):
+    """The client's connection, as the exchange sees it."""
+
+    edge: Edge
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        ...
+
+    def resume_body(self) -> None:
+        """The upstream is there: body bytes that have waited can come."""
+        ...
+
+    def pause_body(self, is_paused: bool) -> None:
+        """Stop or go on reading the body."""
+        ...
+
+    def finished(self, keeps_alive: bool) -> None:
+        """The exchange is over. Without `keeps_alive` the connection ends, after what was written has gone out."""
+        ...
+
+    def cut(self) -> None:
+        """End the connection so that the client can tell that the reply is incomplete."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every exchange works with."""
+
+    router: Router
+    admission: Admission
+    upstreams: Mapping[str, Upstream]
+    tally: Tally
+    monotonic: Callable[[], float]
+    body_seconds: float
+    new_request_id: Callable[[], bytes]
+
+
+def request_ids() -> Callable[[], bytes]:
+    """A source of request ids: unique across processes by 64 random bits, ordered within one."""
+    node, numbers = os.urandom(8).hex().encode(), itertools.count(1)
+    return lambda: b"%b-%x" % (node, next(numbers))
+
+
+class Exchange:
+    """One request and its reply."""
+
+    # Defaults on the class: most exchanges never touch most of these, and setting them costs the warm path.
+    deadline = inf  # monotonic; looked at by the sweep
+    _stage = Stage.DECIDING
+    _match: Match | None = None
+    _admitted: Admitted | None = None
+    _upstream: Upstream | None = None
+    _target: Target | None = None
+    _connection: UpstreamConnection | None = None
+    _response: ResponseHead | None = None
+    _task: asyncio.Task[None] | None = None
+    _pending_head = b""  # of the reply, between `on_response` and `on_payload`
+    _is_chunked_reply = False
+    _body_bytes = 0
+    _client_left_at = inf
+    _sent_at = 0.0
+
+    def __init__(self, client: Client, request: RequestHead, services: Services) -> None:
+        self._client = client
+        self._request = request
+        self._services = services
+        self.method = request.method
+        self.request_id = request.fields.request_id or services.new_request_id()
+        self._request_id_line = b"X-Request-Id: %b\r\n" % self.request_id
+        self._started_at = services.monotonic()
+
+    # -- deciding
+
+    def begin(self) -> None:
+        """From the head to the upstream, or to a reply of our own. Hot."""
+        request, services = self._request, self._services
+        try:
+            fields = request.fields
+            if fields.reserved_removed:
+                services.tally.spoofed(fields.reserved_removed)
+            match = services.router.match(request.method, request.target, request.host)
+            self._match = match
+            access = ANY_KEY if match is None else match.route.access
+            decision = services.admission.admit(fields.credential, access)
+            if decision is None:
+                assert isinstance(fields.credential, Credential), "only a credential is worth a lookup"
+                self._task = asyncio.create_task(self._resolve(fields.credential, access))
+            else:
+                self._decided(decision)
+        except GatewayError as error:
+            self._answer_error(error)
+        except Exception:
+            self._answer_unforeseen()
+
+    async def _resolve(self, credential: Credential, access: Access) -> None:
+        try:
+            self._decided(await self._services.admission.resolve(credential, access))
+        except GatewayError as error:
+            self._answer_error(error)
+        except Exception:
+            self._answer_unforeseen()
+
+    def _decided(self, decision: Admitted | Refusal) -> None:
+        if isinstance(decision, Refusal):
+            self._answer_refusal(decision)
+            return
+        match = self._match
+        if match is None:
+            raise NotFound("no route")
+        if match.allowed:
+            raise WrongMethod("the route is for other methods")
+        limit = match.route.body_limit_bytes
+        if limit is not None and (self._request.fields.content_length or 0) > limit:
+            raise PayloadTooLarge("Content-Length is over the route's limit")
+        self._admitted = decision
+        self._forward(self._services.upstreams[match.route.upstream])
+
+    # -- forwarding
+
+    def _forward(self, upstream: Upstream) -> None:
+        """Send the request on an idle connection, or on a new one."""
+        self._upstream = upstream
+        self._target = upstream.pick()
+        connection = self._target.take()
+        if connection is None:
+            self._stage = Stage.CONNECTING
+            self._task = asyncio.create_task(self._connect(self._target))
+        else:
+            self._send(connection)
+
+    async def _connect(self, target: Target) -> None:
+        assert self._upstream is not None
+        try:
+            connection = await target.connect(self._upstream.connect_seconds)
+            if self._stage is Stage.DONE:  # the client has left meanwhile
+                target.give_back(connection, self._services.monotonic())
+            else:
+                self._send(connection)
+        except GatewayError as error:
+            self._answer_error(error)
+        except Exception:
+            self._answer_unforeseen()
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        """Write the head upstream; the body follows as it comes. Takes what admission gave, and nothing less."""
+        assert self._admitted is not None, "nothing is forwarded without permission"
+        assert self._match is not None
+        assert self._target is not None
+        assert self._upstream is not None
+        request = self._request
+        head = request_head(
+            request,
+            self._match.target,
+            self._target.host_line,
+            self._admitted,
+            self._client.edge,
+            self._request_id_line,
+        )
+        self._connection = connection
+        self._stage = Stage.WAITING
+        self._sent_at = now = self._services.monotonic()
+        connection.start(self, head)
+        if request.body.is_complete:
+            self.deadline = now + self._upstream.response_seconds
+        else:
+            self.deadline = now + self._services.body_seconds
+            if request.fields.expects_continue:
+                self._client.write(CONTINUE)
+            self._client.resume_body()
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether body bytes of the client can be taken now."""
+        return self._connection is not None and not self._request.body.is_complete
+
+    @property
+    def is_body_complete(self) -> bool:
+        """Whether the whole request has been read."""
+        return self._request.body.is_complete
+
+    def feed_body(self, data: bytes) -> bytes:
+        """Send on what belongs to the body; returns what does not. Raises BadFraming, after which `fail` is due."""
+        request = self._request
+        payload, rest = request.body.feed(data)
+        connection = self._connection
+        assert connection is not None
+        self._body_bytes += len(payload)
+        assert self._match is not None
+        limit = self._match.route.body_limit_bytes
+        if limit is not None and self._body_bytes > limit:
+            self.fail(PayloadTooLarge("the body is over the route's limit"))
+            return b""
+        is_chunked = request.fields.is_chunked
+        if payload:
+            connection.transport.write(chunk(payload) if is_chunked else payload)
+        now = self._services.monotonic()
+        if request.body.is_complete:
+            if is_chunked:
+                connection.transport.write(LAST_CHUNK)
+            assert self._upstream is not None
+            if self._stage is Stage.WAITING:
+                self.deadline = now + self._upstream.response_seconds
+        elif self._stage is Stage.WAITING:
+            self.deadline = now + self._services.body_seconds
+        return rest
+
+    def on_upstream_writable(self, is_writable: bool) -> None:
+        """As ReplyReceiver: the client waits while the upstream does not take more."""
+        self._client.pause_body(not is_writable)
+        assert self._upstream is not None
+        seconds = self._services.body_seconds if is_writable else self._upstream.idle_seconds
+        self.deadline = self._services.monotonic() + seconds
+
+    # -- relaying the reply
+
+    def on_response(self, response: ResponseHead) -> None:
+        """As ReplyReceiver. `on_payload` follows in the same call, so that a short reply is one write. Hot."""
+        upstream, request = self._upstream, self._request
+        assert upstream is not None
+        self._response = response
+        self._stage = Stage.RELAYING
+        now = self._services.monotonic()
+        upstream.observations.observe(now - self._sent_at)
+        self.deadline = now + upstream.idle_seconds
+        is_streamed = isinstance(response.body, ChunkedBody | UntilClose)
+        self._is_chunked_reply = is_streamed and request.is_http_11
+        if (is_streamed and not request.is_http_11) or not request.body.is_complete:
+            request.keeps_alive = False
+        self._pending_head = reply_head(
+            response.fields,
+            self._request_id_line,
+            is_chunked=self._is_chunked_reply,
+            closes=not request.keeps_alive,
+            is_http_10=not request.is_http_11,
+        )
+
+    def on_payload(self, payload: bytes, is_complete: bool) -> None:
+        """As ReplyReceiver. Hot."""
+        head, self._pending_head = self._pending_head, b""
+        if self._is_chunked_reply:
+            if payload:
+                payload = chunk(payload)
+            if is_complete:
+                payload += LAST_CHUNK
+        if head or payload:
+            self._client.write(head + payload if head else payload)
+        if is_complete:
+            self._complete()
+        else:
+            assert self._upstream is not None
+            self.deadline = self._services.monotonic() + self._upstream.idle_seconds
+            self._client_left_at = inf  # bytes went out: were nobody there, the socket would soon say so
+
+    def _complete(self) -> None:
+        response, connection = self._response, self._connection
+        assert response is not None
+        assert connection is not None
+        self._connection = None
+        if not self._request.body.is_complete:
+            connection.abandon()  # the upstream answered early and must not take the rest for a request
+        elif response.keeps_alive:
+            connection.target.give_back(connection, self._services.monotonic())
+        self._finish(response.status, Outcome.FORWARDED)
+        self._client.finished(self._request.keeps_alive)
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """As ReplyReceiver: before the reply began it becomes a 502, after that the client sees a cut."""
+        connection, self._connection = self._connection, None
+        if self._stage is Stage.WAITING and connection is not None and self._is_repeatable(connection):
+            assert self._target is not None
+            self._stage = Stage.CONNECTING
+            self._task = asyncio.create_task(self._connect(self._target))
+            return
+        log.warning("upstream failed", upstream=self._upstream and self._upstream.name, error=str(error))
+        self.fail(error)
+
+    def _is_repeatable(self, connection: UpstreamConnection) -> bool:
+        """A kept connection that dies under a request was most likely closing already (RFC 9110 9.2.2)."""
+        return connection.is_reused and self.method in SAFE_TO_REPEAT and self._request.body is NO_BODY
+
+    def pause_reply(self, is_paused: bool) -> None:
+        """The client does not take more, or does again: the upstream waits with it."""
+        connection = self._connection
+        if connection is None or connection.transport.is_closing():
+            return
+        if is_paused:
+            connection.transport.pause_reading()
+        else:
+            connection.transport.resume_reading()
+        assert self._upstream is not None
+        self.deadline = self._services.monotonic() + self._upstream.idle_seconds
+
+    # -- ending otherwise
+
+    def client_left(self) -> None:
+        """The client's connection is gone: nobody is owed a reply, and the upstream must not get a whole request."""
+        if self._stage is not Stage.DONE:
+            self._drop_upstream()
+            self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE)
+
+    def close_after(self) -> None:
+        """Let the connection end with this exchange, and say so if there is still time to."""
+        self._request.keeps_alive = False
+
+    def client_half_closed(self) -> bool:
+        """The client will send no more. True if the exchange can still end well."""
+        if not self._request.body.is_complete:
+            return False
+        self._request.keeps_alive = False
+        self._client_left_at = self._services.monotonic() + HALF_CLOSED_SECONDS
+        return True
+
+    def sweep(self, now: float) -> None:
+        """Act on deadlines that have passed."""
+        if self._stage is Stage.DONE or (now < self.deadline and now < self._client_left_at):
+            return
+        if now >= self._client_left_at:
+            self.client_left()
+            self._client.cut()
+        elif self._stage is Stage.RELAYING:
+            self.fail(UpstreamError("the reply stood still for too long"))
+        elif not self._request.body.is_complete:
+            self.fail(RequestTimeout("the body stood still for too long"))
+        else:
+            self.fail(UpstreamTimeout("no reply in time"))
+
+    def fail(self, error: GatewayError) -> None:
+        """End the exchange with an error: a reply if none has begun, else a cut."""
+        self._drop_upstream()
+        if self._stage is Stage.RELAYING and not self._pending_head:
+            assert self._response is not None
+            self._finish(self._response.status, Outcome.CUT)
+            self._client.cut()
+        elif self._stage is not Stage.DONE:
+            self._pending_head = b""
+            self._answer_error(error)
+
+    def _drop_upstream(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        if self._task is not None and self._task is not asyncio.current_task() and self._stage is Stage.DECIDING:
+            self._task.cancel()
+
+    # -- replies of our own
+
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        closes = self._closes()
+        status, reply = refusal_reply(refusal, self.request_id, closes=closes, is_head=self.method == b"HEAD")
+        self._answer(status, reply, Outcome.REFUSED, closes)
+
+    def _answer_error(self, error: GatewayError) -> None:
+        if self._stage is Stage.DONE:
+            return
+        closes = self._closes() or isinstance(error, BadRequest)
+        allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
+        status, reply = error_reply(
+            error, self.request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
+        )
+        self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
+
+    def _answer_unforeseen(self) -> None:
+        """An exception that nobody foresaw is a 500, never a pass (R075)."""
+        log.exception("unforeseen error in an exchange", request_id=self.request_id.decode())
+        self.fail(GatewayError("unforeseen"))
+
+    def _closes(self) -> bool:
+        """A body that was not read to its end is never taken for the next request: the connection ends."""
+        return not self._request.keeps_alive or not self._request.body.is_complete
+
+    def _answer(self, status: int, reply: bytes, outcome: Outcome, closes: bool) -> None:
+        self._client.write(reply)
+        self._finish(status, outcome)
+        self._client.finished(not closes)
+
+    def _finish(self, status: int, outcome: Outcome) -> None:
+        """Record, exactly once (R320)."""
+        self._stage = Stage.DONE
+        self.deadline = inf
+        route = "none" if self._match is None else self._match.route.name
+        self._services.tally.finished(
+            route, self.method, status, outcome, self._services.monotonic() - self._started_at
+        )
+
+
+_OUTCOMES: Final = {
+    Fault.CLIENT: Outcome.CLIENT_ERROR,
+    Fault.GATEWAY: Outcome.GATEWAY_ERROR,
+    Fault.UPSTREAM: Outcome.UPSTREAM_ERROR,
+}

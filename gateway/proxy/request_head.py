@@ -1,0 +1,288 @@
+"""The head of a request: read strictly, in one pass over its lines. Pure: no socket, no clock.
+
+llhttp reads the head first; what it lets through that a strict reader would not is refused here. A refusal closes the
+connection, so nothing behind a doubtful head is ever taken for a request.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import httptools
+
+from gateway.auth.credentials import Credential, CredentialReader
+from gateway.auth.refusal import Refusal
+from gateway.errors import Fault, GatewayError
+from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
+from gateway.proxy.headers import Action, HeaderTable, nominated, without
+
+ALLOWED_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
+ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_LABEL = rb"[A-Za-z0-9\-_~!$&'()*+=]+"
+HOST: Final = re.compile(rb"(?:%b(?:\.%b)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?" % (_LABEL, _LABEL))
+REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
+# The hot ones by name: reading an enum's member costs a look-up a line.
+KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION = (
+    Action.KEEP,
+    Action.DROP,
+    Action.HOST,
+    Action.CREDENTIAL,
+    Action.CONNECTION,
+)
+ORDINARY_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+SLASH: Final = ord("/")
+# Options of Connection that never name a field to drop: the hop's own, and what the meaning of the message rests on.
+NEVER_NOMINATED: Final = frozenset(
+    {b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"authorization"}
+)
+
+
+class BadRequest(GatewayError):
+    """The bytes are not a request that every strict reader would read in the same way."""
+
+    code = "bad_request"
+    status = 400
+    fault = Fault.CLIENT
+    public = "The request is malformed."
+
+
+class HeadersTooLarge(BadRequest):
+    """The head, or the number of its lines, is over the limit."""
+
+    code = "headers_too_large"
+    status = 431
+    public = "The request's header section is too large."
+
+
+class UriTooLong(BadRequest):
+    """The request line is over the limit."""
+
+    code = "uri_too_long"
+    status = 414
+    public = "The request target is too long."
+
+
+class MethodRefused(BadRequest):
+    """CONNECT and TRACE have no meaning behind a gateway."""
+
+    code = "method_not_allowed"
+    status = 405
+    public = "This method is not allowed here."
+
+
+class ExpectationFailed(BadRequest):
+    """An expectation other than 100-continue (RFC 9110 10.1.1)."""
+
+    code = "expectation_failed"
+    status = 417
+    public = "This expectation cannot be met."
+
+
+@dataclass(slots=True)
+class Fields:
+    """A header section, read. Shared by all requests of a connection that repeat it, so nobody changes it.
+
+    `kept` are the lines to send on as they came, each with its CRLF. `host` is empty where an HTTP/1.0 client sent
+    none.
+    `credential` is what the credential reader made of the values in the configured places.
+    """
+
+    keeps_alive: bool
+    kept: bytes = b""
+    host: bytes = b""
+    credential: Credential | Refusal | None = None
+    content_length: int | None = None
+    is_chunked: bool = False
+    forwarded: tuple[tuple[bytes, bytes], ...] = ()
+    request_id: bytes | None = None
+    expects_continue: bool = False
+    reserved_removed: int = 0
+
+
+class RequestHead:
+    """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for."""
+
+    __slots__ = ("body", "fields", "host", "is_http_11", "keeps_alive", "method", "target")
+
+    def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields) -> None:
+        self.method = method
+        self.target = target
+        self.is_http_11 = is_http_11
+        self.fields = fields
+        self.host = fields.host
+        self.keeps_alive = fields.keeps_alive
+        self.body: Body = NO_BODY
+        if fields.is_chunked:
+            self.body = ChunkedBody()
+        elif fields.content_length is not None:
+            self.body = LengthBody(fields.content_length)
+
+
+class RequestReader:
+    """Reads request heads for one connection.
+
+    `table` and `credentials` are shared by all connections; the limits are in bytes and lines. Clients of an API mostly
+    repeat their header section to the letter: the last one is remembered with what it said, and compared as a whole.
+    What is remembered is this connection's own bytes, for as long as it lasts.
+    """
+
+    __slots__ = ("_credentials", "_header_count_limit", "_last", "_line_limit", "_parser", "_table")
+
+    def __init__(
+        self, table: HeaderTable, credentials: CredentialReader, *, line_limit_bytes: int, header_count_limit: int
+    ) -> None:
+        self._table = table
+        self._credentials = credentials
+        self._line_limit = line_limit_bytes
+        self._header_count_limit = header_count_limit
+        self._parser = httptools.HttpRequestParser(_IGNORED)
+        self._last: tuple[bytes, bytes, Fields] | None = None  # (section, minor version, what it said)
+
+    def read(self, head: bytes) -> RequestHead:
+        """The head in `head` (up to, not with, its empty line). Raises BadRequest and its kin. Hot."""
+        end = head.find(b"\r\n")
+        line, section = (head, b"") if end < 0 else (head[:end], head[end:])
+        if len(line) > self._line_limit:
+            raise UriTooLong(f"a request line of {len(line)} bytes")
+        request_line = REQUEST_LINE.fullmatch(line)
+        if request_line is None:
+            raise BadRequest("malformed request line")
+        method, target, minor = request_line.groups()
+        last = self._last
+        if last is not None and section == last[0] and minor == last[1] and method in ORDINARY_METHODS:
+            fields = last[2]
+        else:
+            fields = self._read_section(head, section, is_http_11=minor == b"1")
+            self._last = (section, minor, fields)
+        request = RequestHead(method, target, minor == b"1", fields)
+        if target[0] != SLASH:
+            _reduce_target(request)
+        if b"#" in target:
+            raise BadRequest("a fragment in the request target")
+        if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
+            raise MethodRefused(f"{method.decode()} is never forwarded")
+        return request
+
+    def _read_section(self, head: bytes, section: bytes, *, is_http_11: bool) -> Fields:
+        lines = section.split(b"\r\n")
+        if section.translate(None, ALLOWED_BYTES) != b"\r\n" * (len(lines) - 1):
+            raise BadRequest("a control character, or a bare CR or LF, in the head")
+        if len(lines) - 1 > self._header_count_limit:
+            raise HeadersTooLarge(f"{len(lines) - 1} header lines")
+        if len(section) > self._line_limit and max(map(len, lines)) > self._line_limit:
+            raise HeadersTooLarge("a header line over the limit")
+        self._check_with_llhttp(head)
+        return self._sort_lines(lines, is_http_11)
+
+    def _check_with_llhttp(self, head: bytes) -> None:
+        """Raise BadRequest unless llhttp takes the head too."""
+        try:
+            self._parser.feed_data(head + b"\r\n\r\n")
+        except httptools.HttpParserUpgrade:
+            self._parser = httptools.HttpRequestParser(_IGNORED)
+        except httptools.HttpParserError as error:
+            self._parser = httptools.HttpRequestParser(_IGNORED)
+            raise BadRequest(f"llhttp: {error}") from error
+
+    def _sort_lines(self, lines: list[bytes], is_http_11: bool) -> Fields:
+        """Sort each header line by what its name means, then act on those that mean something to the gateway."""
+        kept: list[bytes] = []
+        special: dict[Action, list[tuple[bytes, bytes]]] = {}
+        get = self._table.get
+        for index in range(1, len(lines)):
+            line = lines[index]
+            name, colon, value = line.partition(b":")
+            action = get(name)
+            if action is None:
+                action = self._table.classify(name)
+            if action is KEEP:
+                kept.append(line)
+            elif action is not DROP:
+                special.setdefault(action, []).append((name, value.strip(b" \t")))
+            if not colon:
+                raise BadRequest("a header line without a colon")
+        fields = Fields(keeps_alive=is_http_11)
+        fields.host = _the_host(special.pop(HOST_FIELD, ()), is_http_11)
+        fields.credential = self._credentials.read(special.pop(CREDENTIAL, ()))
+        connections = special.pop(CONNECTION, None)
+        if connections is not None:
+            options = nominated(value for _, value in connections)
+            fields.keeps_alive = b"close" not in options and (is_http_11 or b"keep-alive" in options)
+            names = options - NEVER_NOMINATED
+            if names:
+                kept = without(kept, names)
+        kept.append(b"")
+        fields.kept = b"\r\n".join(kept)
+        if special:
+            self._apply(special, fields, is_http_11)
+        return fields
+
+    def _apply(self, special: dict[Action, list[tuple[bytes, bytes]]], fields: Fields, is_http_11: bool) -> None:
+        """Act on the rarer fields."""
+        if Action.INVALID in special:
+            raise BadRequest("a header name that is not a token")
+        lengths = [value for _, value in special.get(Action.CONTENT_LENGTH, ())]
+        codings = [value for _, value in special.get(Action.TRANSFER_ENCODING, ())]
+        if lengths or codings:
+            self._frame(lengths, codings, fields, is_http_11)
+        fields.forwarded = tuple((name.lower(), value) for name, value in special.get(Action.FORWARDED, ()))
+        ids = special.get(Action.REQUEST_ID, ())
+        if len(ids) == 1 and REQUEST_ID.fullmatch(ids[0][1]):
+            fields.request_id = ids[0][1]
+        fields.reserved_removed = len(special.get(Action.RESERVED, ()))
+        for _, value in special.get(Action.EXPECT, ()):
+            if value.lower() != b"100-continue":
+                raise ExpectationFailed("an unknown expectation")
+            fields.expects_continue = is_http_11
+
+    def _frame(self, lengths: list[bytes], codings: list[bytes], fields: Fields, is_http_11: bool) -> None:
+        self._parser = httptools.HttpRequestParser(_IGNORED)  # the old one waits for the body, which it will not get
+        try:
+            if codings:
+                if lengths or not is_http_11:
+                    raise BadRequest("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
+                fields.is_chunked = is_chunked(codings)
+            else:
+                fields.content_length = content_length(lengths)
+        except BadFraming as error:
+            raise BadRequest(str(error)) from error
+
+
+class _Ignored:
+    """llhttp is asked for its verdict alone."""
+
+
+_IGNORED: Final = _Ignored()
+
+
+def _the_host(hosts: Sequence[tuple[bytes, bytes]], is_http_11: bool) -> bytes:
+    """Exactly one, of the grammar, in 1.1 (RFC 9112 3.2). The upstream's address never comes from it (R342)."""
+    if not hosts and not is_http_11:
+        return b""
+    if len(hosts) != 1:
+        raise BadRequest("not exactly one Host")
+    check_authority(hosts[0][1])
+    return hosts[0][1]
+
+
+def check_authority(authority: bytes) -> None:
+    """Raise BadRequest unless `authority` is a host with an optional port (RFC 3986 3.2)."""
+    match = HOST.fullmatch(authority)
+    if match is None or int(match[1] or 0) > 65_535:
+        raise BadRequest("malformed Host")
+
+
+def _reduce_target(request: RequestHead) -> None:
+    """Absolute form to origin form: its authority replaces Host (RFC 9112 3.2.2). `*` stays."""
+    if request.target == b"*" and request.method == b"OPTIONS":
+        return
+    absolute = ABSOLUTE_FORM.fullmatch(request.target)
+    if absolute is None:
+        raise BadRequest("a request target of no known form")
+    authority, rest = absolute.groups()
+    check_authority(authority)
+    request.host = authority
+    request.target = rest if rest.startswith(b"/") else b"/" + rest

@@ -1,0 +1,112 @@
+"""From a request's target to a route. The path is cleaned once; what was matched is what is forwarded (R341)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gateway.auth.admission import Access
+from gateway.proxy.request_head import BadRequest
+
+# What two readers of a path may read in two ways. Looked for once per request; only then is the path taken apart.
+_ODD: Final = re.compile(rb"//|/\.|[%;\\]")
+# Encoded forms of `/`, `\` and NUL, and of dot segments, also doubly encoded: an upstream may decode what we did not.
+_HIDDEN: Final = re.compile(rb"%(?:25)*(?:2f|5c|00)|(?:^|/)\.?%(?:25)*2e(?:\.|%(?:25)*2e)?(?=/|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """A rule of the configuration, ready to be applied. `methods` and `hosts` empty mean any."""
+
+    name: str
+    paths: tuple[bytes, ...]
+    upstream: str
+    access: Access
+    methods: frozenset[bytes] = frozenset()
+    hosts: frozenset[bytes] = frozenset()
+    strip_prefix: bool = False
+    body_limit_bytes: int | None = None
+
+
+class Match(NamedTuple):
+    """A route and the target to forward. `allowed` is set where path and host fit but the method does not."""
+
+    route: Route
+    target: bytes
+    allowed: tuple[bytes, ...] = ()
+
+
+class Router:
+    """Finds the route of a request: the longest path first, a named host before any host.
+
+    Costs one dictionary look-up per path segment, however many routes there are.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_path: dict[bytes, list[Route]] = {}
+        for route in routes:
+            for path in route.paths:
+                self._by_path.setdefault(path.rstrip(b"/"), []).append(route)
+        for candidates in self._by_path.values():
+            candidates.sort(key=lambda route: not route.hosts)
+
+    def match(self, method: bytes, target: bytes, host: bytes) -> Match | None:
+        """The match for a target in origin form. Raises BadRequest for a path that could be read in two ways. Hot."""
+        path, question, query = target.partition(b"?")
+        if _ODD.search(path) is not None:
+            path = clean_path(path)
+            target = path + question + query
+        prefix = path.rstrip(b"/") if path[-1:] == b"/" else path
+        while True:
+            candidates = self._by_path.get(prefix)
+            if candidates is not None:
+                found = _pick(candidates, method, host)
+                if found is not None:
+                    route, allowed = found
+                    if route.strip_prefix and prefix:
+                        rest = path[len(prefix) :]
+                        target = (rest if rest.startswith(b"/") else b"/" + rest) + question + query
+                    return Match(route, target, allowed)
+            if not prefix:
+                return None
+            prefix = prefix[: prefix.rfind(b"/")]
+
+
+def _pick(candidates: list[Route], method: bytes, host: bytes) -> tuple[Route, tuple[bytes, ...]] | None:
+    allowed: set[bytes] = set()
+    wrong_method: Route | None = None
+    for route in candidates:
+        if route.hosts and _bare_host(host) not in route.hosts:
+            continue
+        if not route.methods or method in route.methods:
+            return route, ()
+        wrong_method = wrong_method or route
+        allowed |= route.methods
+    return None if wrong_method is None else (wrong_method, tuple(sorted(allowed)))
+
+
+def _bare_host(host: bytes) -> bytes:
+    """Lower case, without port and without the root's dot."""
+    name = host.lower()
+    if not name.endswith(b"]"):
+        name = name.rpartition(b":")[0] if b":" in name else name
+    return name.rstrip(b".")
+
+
+def clean_path(path: bytes) -> bytes:
+    """The path with empty and dot segments taken out (RFC 3986 5.2.4).
+
+    Raises BadRequest for what cannot be cleaned without guessing how the upstream reads it: an encoded slash,
+    backslash, dot or NUL, a backslash, a path parameter.
+    """
+    if b";" in path or b"\\" in path or _HIDDEN.search(path) is not None:
+        raise BadRequest("a path that could be read in two ways")
+    segments: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            if segments:
+                segments.pop()
+        elif segment not in (b"", b"."):
+            segments.append(segment)
+    is_folder = path.endswith((b"/", b"/.", b"/.."))
+    return b"/" + b"/".join(segments) + (b"/" if is_folder and segments else b"")

@@ -1,0 +1,121 @@
+"""The public listener: makes a connection for every client, sweeps their deadlines, and shuts them down in order."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
+
+from aiohttp import web
+
+from gateway.auth.credentials import CredentialReader
+from gateway.proxy.client import ClientConnection, ConnectionLimits
+from gateway.proxy.exchange import Services
+from gateway.proxy.headers import HeaderTable
+from gateway.proxy.heads import Edge, bare_address
+from gateway.proxy.request_head import RequestReader
+
+SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
+
+
+class ProxyServer(web.Server):
+    """An aiohttp server whose connections speak to the forwarding engine.
+
+    Runner, sites, sockets and TLS are aiohttp's; `web.ServerRunner(ProxyServer(...))` serves it.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        table: HeaderTable,
+        credentials: CredentialReader,
+        limits: ConnectionLimits,
+        *,
+        header_count_limit: int,
+        trusted_proxies: Sequence[IPv4Network | IPv6Network],
+    ) -> None:
+        super().__init__(_never)
+        self._services = services
+        self._table = table
+        self._credentials = credentials
+        self._limits = limits
+        self._header_count_limit = header_count_limit
+        self._trusted = tuple(trusted_proxies)
+        self._clients: set[ClientConnection] = set()
+        self._all_gone = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.is_draining = False
+
+    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp's own protocol is what we replace
+        """A protocol for a new connection."""
+        reader = RequestReader(
+            self._table,
+            self._credentials,
+            line_limit_bytes=self._limits.line_limit_bytes,
+            header_count_limit=self._header_count_limit,
+        )
+        return ClientConnection(self._services, reader, self._limits, self)
+
+    def start(self) -> None:
+        """Begin to sweep deadlines."""
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    def opened(self, connection: ClientConnection) -> Edge:
+        """As Registry."""
+        self._clients.add(connection)
+        transport = connection.transport
+        address = bare_address(transport.get_extra_info("peername"))
+        scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        return Edge(address, scheme, is_trusted=self._is_trusted(address))
+
+    def closed(self, connection: ClientConnection) -> None:
+        """As Registry."""
+        self._clients.discard(connection)
+        if not self._clients:
+            self._all_gone.set()
+
+    def _is_trusted(self, address: str) -> bool:
+        if not self._trusted or address == "unknown":
+            return False
+        ip = ip_address(address)
+        return any(ip in network for network in self._trusted)
+
+    def count(self, *, is_busy: bool) -> int:
+        """How many client connections are in an exchange, or between two."""
+        return sum(connection.is_busy == is_busy for connection in self._clients)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self._services.monotonic()
+            for connection in tuple(self._clients):
+                connection.sweep(now)
+            for upstream in self._services.upstreams.values():
+                for target in upstream.targets:
+                    target.close_idle(now - upstream.idle_seconds)
+
+    # -- shutdown, called by aiohttp's runner once the sites accept no more
+
+    def pre_shutdown(self) -> None:
+        """Connections between requests close; the others close after their reply (R346)."""
+        self.is_draining = True
+        for connection in tuple(self._clients):
+            connection.end_soon()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """Wait until every exchange is over, `timeout` seconds at most; then cut what is left."""
+        self._all_gone.clear()
+        if self._clients:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), timeout)
+        for connection in tuple(self._clients):
+            connection.cut()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for upstream in self._services.upstreams.values():
+            upstream.close()
+
+
+async def _never(request: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("the engine reads every request of this server")

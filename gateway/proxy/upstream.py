@@ -1,0 +1,261 @@
+"""The upstream side: connections, their pool, and the targets of an upstream. Must not know: who is calling.
+
+Balancing across targets is round robin. Health, retries across targets and TLS belong in `Upstream.targets_to_try` and
+`Target.connect`.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from gateway.proxy.framing import BadFraming, UntilClose
+from gateway.proxy.headers import HeaderTable
+from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseHead, ResponseReader, UpstreamError
+from gateway.telemetry.hot import Observations
+
+HEAD_END: Final = b"\r\n\r\n"
+MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst, not a working set
+WRITE_BUFFER_BYTES: Final = 262_144  # after which the other side is told to wait
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the upstream could be made."""
+
+
+class ReplyReceiver(Protocol):
+    """Who an upstream's reply is for (an exchange)."""
+
+    method: bytes
+
+    def on_response(self, response: ResponseHead) -> None:
+        """The reply's head has come."""
+        ...
+
+    def on_payload(self, payload: bytes, is_complete: bool) -> None:
+        """A part of the reply's body has come; the first, at once after the head, and the last may be empty."""
+        ...
+
+    def on_upstream_lost(self, error: UpstreamError) -> None:
+        """The connection ended, or said something that cannot be relayed, before the reply was complete."""
+        ...
+
+    def on_upstream_writable(self, is_writable: bool) -> None:
+        """The connection can or cannot take more of the request's body."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a target. Idle (no receiver) or in one exchange, which it serves from head to last byte."""
+
+    __slots__ = (
+        "_held",
+        "_interim",
+        "_reader",
+        "_receiver",
+        "_response",
+        "idle_since",
+        "is_reused",
+        "target",
+        "transport",
+    )
+
+    def __init__(self, target: "Target", table: HeaderTable) -> None:
+        self.target = target
+        self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
+        self.is_reused = False
+        self.idle_since = 0.0
+        self._reader = ResponseReader(table)
+        self._receiver: ReplyReceiver | None = None
+        self._response: ResponseHead | None = None
+        self._held = b""
+        self._interim = 0
+
+    def start(self, receiver: ReplyReceiver, head: bytes) -> None:
+        """Send a request's head; its reply goes to `receiver`. Hot."""
+        assert self._receiver is None, "a connection serves one exchange at a time"
+        self._receiver = receiver
+        self._response = None
+        self._interim = 0
+        self.transport.write(head)
+
+    def abandon(self) -> None:
+        """Close at once: what is under way here will not be finished, and the upstream has to see that."""
+        self._receiver = None
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio.Protocol."""
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self.target.open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio.Protocol."""
+        self.target.open.discard(self)
+        self.target.forget(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        if self._response is not None and isinstance(self._response.body, UntilClose) and exc is None:
+            receiver.on_payload(b"", True)
+        else:
+            receiver.on_upstream_lost(UpstreamError(f"the upstream's connection ended in the middle: {exc}"))
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio.Protocol. Hot."""
+        if self._receiver is None:
+            self.transport.abort()  # bytes that nobody asked for: whatever comes next is not to be trusted
+            return
+        try:
+            self._read(data)
+        except BadFraming as error:
+            self._fail(UpstreamError(f"the reply's body: {error}"))
+        except UpstreamError as error:
+            self._fail(error)
+
+    def _read(self, data: bytes) -> None:
+        receiver, response = self._receiver, self._response
+        assert receiver is not None
+        is_first = response is None
+        if response is None:
+            if self._held:
+                data, self._held = self._held + data, b""
+            while True:
+                end = data.find(HEAD_END)
+                if end < 0:
+                    if len(data) > HEAD_LIMIT:
+                        raise UpstreamError("the reply's head is too large")
+                    self._held = data
+                    return
+                response = self._reader.read(data[:end], receiver.method)
+                data = data[end + 4 :]
+                if response.status >= 200:
+                    break
+                self._interim += 1
+                if response.status == 101 or self._interim > INTERIM_LIMIT:
+                    raise UpstreamError("the upstream switched protocols unasked, or sends interim replies without end")
+            self._response = response
+            receiver.on_response(response)
+        payload, rest = response.body.feed(data)
+        if response.body.is_complete:
+            self._receiver = None
+            if rest or not response.keeps_alive:
+                response.keeps_alive = False
+                self.transport.close()
+            receiver.on_payload(payload, True)
+        elif payload or is_first:
+            receiver.on_payload(payload, False)
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver, self._receiver = self._receiver, None
+        self.transport.abort()
+        if receiver is not None:
+            receiver.on_upstream_lost(error)
+
+    def pause_writing(self) -> None:
+        """As asyncio.Protocol."""
+        if self._receiver is not None:
+            self._receiver.on_upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        """As asyncio.Protocol."""
+        if self._receiver is not None:
+            self._receiver.on_upstream_writable(True)
+
+
+Connector = Callable[[Callable[[], UpstreamConnection]], Any]
+
+
+class Target:
+    """One address of an upstream, and the connections to it. The most recently used idle one is taken first.
+
+    `authority` is what the upstream is addressed by (Host); `connector` makes a connection from a protocol factory.
+    """
+
+    def __init__(self, authority: str, connector: Connector, table: HeaderTable) -> None:
+        self.authority = authority
+        self.host_line = f"Host: {authority}\r\n".encode("ascii")
+        self.open: set[UpstreamConnection] = set()
+        self._idle: list[UpstreamConnection] = []
+        self._connector = connector
+        self._table = table
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection that is still open, or None. Hot."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                connection.is_reused = True
+                return connection
+        return None
+
+    def give_back(self, connection: UpstreamConnection, now: float) -> None:
+        """Keep a connection whose exchange is complete for the next one. Hot."""
+        if connection.transport.is_closing():
+            return
+        if len(self._idle) >= MOST_IDLE:
+            connection.transport.close()
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """An idle connection has closed."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_idle(self, since: float) -> None:
+        """Close connections that have been idle since before `since`."""
+        for connection in [c for c in self._idle if c.idle_since < since]:
+            connection.transport.close()
+
+    @property
+    def idle_count(self) -> int:
+        """How many connections wait for work."""
+        return len(self._idle)
+
+    async def connect(self, timeout_seconds: float) -> UpstreamConnection:
+        """A new connection. Raises UpstreamUnreachable."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                _, connection = await self._connector(lambda: UpstreamConnection(self, self._table))
+        except TimeoutError as error:
+            raise UpstreamUnreachable(f"no connection to {self.authority} in {timeout_seconds} s") from error
+        except OSError as error:
+            raise UpstreamUnreachable(f"no connection to {self.authority}: {error}") from error
+        assert isinstance(connection, UpstreamConnection)
+        return connection
+
+
+class Upstream:
+    """A named service: its targets, and how long it may take. Times are seconds; `observations` counts them."""
+
+    def __init__(
+        self,
+        name: str,
+        targets: list[Target],
+        *,
+        connect_seconds: float,
+        response_seconds: float,
+        idle_seconds: float,
+        observations: Observations,
+    ) -> None:
+        self.name = name
+        self.observations = observations
+        self.targets = targets
+        self.connect_seconds = connect_seconds
+        self.response_seconds = response_seconds
+        self.idle_seconds = idle_seconds
+        self._turn = itertools.cycle(range(len(targets)))
+
+    def pick(self) -> Target:
+        """The target whose turn it is. Hot."""
+        return self.targets[next(self._turn)]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for target in self.targets:
+            for connection in tuple(target.open):
+                connection.transport.abort()

@@ -1,0 +1,274 @@
+"""The configuration's schema, in one place: every setting, its type, unit, default and meaning.
+
+The text under a setting is its description in the exported JSON Schema. Reading a file into a `Settings`, and telling
+its mistakes, is the work of `gateway.configuration`. Must not know: YAML, files, the process environment.
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gateway import setting_values as values
+from gateway.setting_rules import broken_rules
+from gateway.setting_values import Address, Target
+
+__all__ = ["Address", "Settings", "Target"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class Listen(_Model):
+    """Where the three listeners stand."""
+
+    proxy: values.AddressText = Address("0.0.0.0", 8080)  # noqa: S104
+    """The public listener: routes, and the gateway's own endpoints."""
+    admin: values.AddressText = Address("127.0.0.1", 8081)
+    """The management API. Keep it off the public network."""
+    status: values.AddressText = Address("127.0.0.1", 8082)
+    """Metrics and health."""
+
+
+class PostgresSettings(_Model):
+    """The truth: tenants, users, keys, revisions."""
+
+    dsn: values.Dsn
+    """A `postgresql://` URL. A secret: it is never printed."""
+
+
+class RedisSettings(_Model):
+    """The shared cache and push channel."""
+
+    url: values.RedisUrl
+    """The URL of a Redis. A secret: it is never printed. Empty means that there is none."""
+
+
+class Pepper(_Model):
+    """A secret of the installation that goes into the stored form of every key."""
+
+    id: values.Name
+    """Its name. Never reuse one for another secret."""
+    secret: values.PepperSecret
+    """At least 32 characters. A secret: it is never printed."""
+
+
+class KeySettings(_Model):
+    """What keys look like, and how many a user may own."""
+
+    prefix: values.KeyPrefix = "ost"
+    """The first part of every secret; scanners for leaked secrets know it by this."""
+    max_per_user: values.Positive = 5
+    """Live keys that one user may own at a time."""
+    grace_seconds: values.Whole = 86400
+    """How long a rotated secret still works, unless the rotation says otherwise."""
+    peppers: tuple[Pepper, ...] = ()
+    """The first is used for new digests; the others are still accepted, so that a pepper can be replaced."""
+
+
+class CacheSettings(_Model):
+    """How long answers about keys are kept, and for how long a node may trust them unseen."""
+
+    local_entries: values.Positive = 100_000
+    """Known keys that one node keeps in memory; unknown ones are kept apart."""
+    ttl_seconds: values.Seconds = 60
+    """How long an answer about a known key is kept before it is asked again."""
+    negative_ttl_seconds: values.Seconds = 10
+    """How long the answer that a key is unknown is kept."""
+    bound_seconds: values.Seconds = 2.0
+    """How old a node's knowledge of revocations may be; older, it trusts no cached answer."""
+
+
+class CredentialPlace(_Model):
+    """A place of a request where a key may stand."""
+
+    header: values.HeaderName
+    """A header. `Authorization` means the Bearer scheme; any other holds the bare key."""
+
+
+class IdentityHeaders(_Model):
+    """The headers that tell the upstream who is calling. Removed from every request of a client."""
+
+    user_id: values.HeaderName = "X-User-Id"
+    """The owner of the key."""
+    tenant_id: values.HeaderName = "X-Tenant-Id"
+    """The tenant of that user."""
+    key_id: values.HeaderName = "X-Key-Id"
+    """The key; rotation does not change it."""
+    environment: values.HeaderName = "X-Key-Environment"
+    """The environment of the key."""
+    auth_kind: values.HeaderName = "X-Auth-Kind"
+    """`key`, `token` or `operator`."""
+    scopes: values.HeaderName = "X-Scopes"
+    """The scopes of the key, separated by spaces."""
+    plan: values.HeaderName = "X-Plan"
+    """The plan of the user."""
+    request_id: values.HeaderName = "X-Request-Id"
+    """The name of this request in logs and replies."""
+    assertion: values.HeaderName = "X-Identity-Assertion"
+    """A signed statement of the same facts."""
+
+
+class ClientSettings(_Model):
+    """Bounds on what a client may send, and on how slowly."""
+
+    head_limit_bytes: values.Positive = 32_768
+    """Request line and headers together; more is answered 431."""
+    line_limit_bytes: values.Positive = 8192
+    """The request line alone; more is answered 414."""
+    header_count_limit: values.Positive = 100
+    """Headers of a request; more is answered 431."""
+    body_limit_bytes: values.Whole | None = None
+    """The body of a request, where its route sets no limit; more is answered 413. Null means no limit."""
+    head_timeout_seconds: values.Seconds = 10
+    """From the first byte of a request to the end of its headers; later is answered 408."""
+    body_timeout_seconds: values.Seconds = 30
+    """Between two pieces of a request's body; later is answered 408."""
+    idle_timeout_seconds: values.Seconds = 75
+    """How long a connection may wait for its next request."""
+
+
+class Health(_Model):
+    """Active checks of an upstream's servers."""
+
+    path: values.UrlPath
+    """The path that is asked."""
+
+
+class Timeouts(_Model):
+    """How long an upstream may take, in seconds."""
+
+    connect: values.Seconds = 2
+    """To accept a connection, in seconds."""
+    response: values.Seconds = 30
+    """From the end of the request to the head of the response, in seconds."""
+    idle: values.Seconds = 60
+    """Between two pieces of a response, in seconds. The length of a response in all is not limited."""
+
+
+class Retries(_Model):
+    """Second tries of requests that may be repeated."""
+
+    attempts: values.Positive
+    """Tries in all, the first one included."""
+
+
+class UpstreamTls(_Model):
+    """How the gateway and an `https` upstream know each other. Paths of PEM files."""
+
+    ca: values.FilePath | None = None
+    """Whose certificates are believed. Null means those that the system believes."""
+    cert: values.FilePath | None = None
+    """The gateway's own certificate."""
+    key: values.FilePath | None = None
+    """The private key of that certificate."""
+
+
+class Upstream(_Model):
+    """An HTTP API behind the gateway: one or more servers that are alike."""
+
+    targets: tuple[values.TargetText, ...] = Field(min_length=1)
+    """The servers, as URLs without a path."""
+    balance: Literal["round_robin", "least_connections", "random"] = "round_robin"
+    """How requests are spread over the targets."""
+    health: Health | None = None
+    """Active health checks. Null means none."""
+    timeouts: Timeouts = Timeouts()
+    """How long this upstream may take."""
+    retries: Retries | None = None
+    """Second tries. Null means none."""
+    tls: UpstreamTls | None = None
+    """For `https` targets. Null means the system's defaults."""
+
+
+class Requirement(_Model):
+    """What a caller must have, beside a valid key."""
+
+    scopes: tuple[values.Scope, ...] = ()
+    """All of these."""
+    features: tuple[values.Name, ...] = ()
+    """All of these features of the entitlement must be true."""
+    tier: values.Tier = 0
+    """At least this tier."""
+
+
+class Route(_Model):
+    """Requests that are answered by one upstream. The longest path that matches wins."""
+
+    name: values.Name
+    """Its name in metrics and logs."""
+    paths: tuple[values.RoutePath, ...] = Field(min_length=1)
+    """Each matches itself and everything under it."""
+    upstream: str
+    """The name of an upstream."""
+    auth: Literal["required", "optional", "none"] = "required"
+    """Whether a caller needs a key, may have one, or is not asked."""
+    strip_prefix: values.Flag = False
+    """Whether the matched path is taken off before the request goes upstream."""
+    require: Requirement = Requirement()
+    """What a caller must have, beside a valid key."""
+    methods: tuple[values.Method, ...] = ()
+    """The methods that match. Empty means any."""
+    hosts: tuple[values.HostName, ...] = ()
+    """The hosts that match, in lower case and without a port. Empty means any."""
+    limits: tuple[dict[str, object], ...] = ()
+    """Rate limits of this route."""
+    tokens: values.Flag = False
+    """Whether short-lived tokens are accepted beside keys."""
+    body_limit_bytes: values.Whole | None = None
+    """The body of a request; more is answered 413. Null means the limit of `client`."""
+
+
+class Plan(_Model):
+    """What a user has bought. Entitlements name a plan and may override its features and limits."""
+
+    tier: values.Tier = 0
+    """Its rank; routes can ask for at least one."""
+    features: dict[values.Name, values.Feature] = {}
+    """By name. Without `api_access: true` no key of the user is admitted."""
+    limits: dict[values.LimitWindow, values.Whole] = {}
+    """Requests by window: `per_second`, `per_minute`, `per_hour`, `per_day`, `per_month`."""
+
+
+class Settings(_Model):
+    """The whole configuration. Immutable; secrets in it are masked when printed."""
+
+    environment: values.EnvironmentName
+    """The name of this installation's environment; it stands in every key and in every name in Redis."""
+    listen: Listen = Listen()
+    """Where the three listeners stand."""
+    postgres: PostgresSettings
+    """The truth: tenants, users, keys, revisions."""
+    redis: RedisSettings | None = None
+    """The shared cache and push channel. Null, or an empty URL, means none: correct, and slower."""
+    keys: KeySettings = KeySettings()
+    """What keys look like, and how many a user may own."""
+    cache: CacheSettings = CacheSettings()
+    """How long answers about keys are kept."""
+    credentials: tuple[CredentialPlace, ...] = Field(
+        default=(CredentialPlace(header="Authorization"), CredentialPlace(header="X-Api-Key")), min_length=1
+    )
+    """The places of a request where a key may stand."""
+    trusted_proxies: tuple[values.Network, ...] = ()
+    """Whose X-Forwarded-* headers are believed: addresses or networks."""
+    identity_headers: IdentityHeaders = IdentityHeaders()
+    """The headers that tell the upstream who is calling."""
+    client: ClientSettings = ClientSettings()
+    """Bounds on what a client may send."""
+    upstreams: dict[values.Name, Upstream] = {}
+    """The HTTP APIs behind the gateway, by name."""
+    routes: tuple[Route, ...] = ()
+    """Which requests go to which upstream, and who may send them."""
+    plans: dict[values.Name, Plan] = {}
+    """What users can buy, by name."""
+
+    @field_validator("redis", mode="after")
+    @classmethod
+    def _empty_url_means_no_redis(cls, redis: RedisSettings | None) -> RedisSettings | None:
+        return redis if redis is not None and redis.url.get_secret_value() else None
+
+    @model_validator(mode="after")
+    def _keep_the_rules(self) -> Self:
+        for broken in broken_rules(self):
+            raise values.wrong(f"{broken.what} (at {'.'.join(map(str, broken.place))})", broken.cure)
+        return self

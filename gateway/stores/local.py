@@ -1,0 +1,71 @@
+"""What this process remembers: bounded, least recently used goes first, evicted by subject. No clock, no rule."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from cachetools import LRUCache
+
+
+class HasSubjects(Protocol):
+    """A value that knows what it depends on (`key:<id>`, `user:<id>` ...)."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects whose change voids this value."""
+        ...
+
+
+V = TypeVar("V", bound=HasSubjects)
+
+
+class LocalCache(LRUCache[bytes, V]):
+    """An LRU of `digest -> value` that can also forget by subject.
+
+    `evict` costs as much as it forgets, not as much as there is: a plan edited under 100,000 keys must not stop the
+    loop for the keys that it does not touch. Reads never extend a value's life (R043); its deadline is in the value.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        # Most subjects stand behind one digest, and a set of one costs 216 bytes: it is held bare until a second comes.
+        self._by_subject: dict[str, bytes | set[bytes]] = {}
+
+    def put(self, digest: bytes, value: V) -> None:
+        """Remember `value`, in place of what stood under `digest`."""
+        self.pop(digest, None)
+        self[digest] = value
+        for subject in value.subjects:
+            held = self._by_subject.get(subject)
+            if held is None:
+                self._by_subject[subject] = digest
+            elif isinstance(held, set):
+                held.add(digest)
+            elif held != digest:
+                self._by_subject[subject] = {held, digest}
+
+    def evict(self, subjects: Iterable[str]) -> int:
+        """Forget every value that depends on one of `subjects`; how many there were."""
+        evicted = 0
+        for subject in subjects:
+            held = self._by_subject.get(subject)
+            for digest in tuple(held) if isinstance(held, set) else (held,) if held is not None else ():
+                del self[digest]
+                evicted += 1
+        return evicted
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self._by_subject.clear()
+
+    def __delitem__(self, digest: bytes) -> None:
+        value = LRUCache.__getitem__(self, digest)
+        super().__delitem__(digest)
+        for subject in value.subjects:
+            held = self._by_subject.get(subject)
+            if isinstance(held, set):
+                held.discard(digest)
+                if not held:
+                    del self._by_subject[subject]
+            elif held == digest:
+                del self._by_subject[subject]

@@ -1,0 +1,1 @@
+"""Postgres, the truth. All SQL lives in this package."""

@@ -1,0 +1,113 @@
+"""The SQL of admin tokens. A function runs inside the caller's transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.tenants import UnknownTenant
+
+# R129: a token that is used in a loop costs one write in this many seconds.
+USE_RECORDED_EVERY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class AdminTokenRow:
+    """One admin token without its digest. `status` is `active`, `revoked` or `expired`, in database time."""
+
+    id: str
+    name: str
+    role: str
+    tenant_id: str | None
+    prefix: str
+    status: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+def _token(row: asyncpg.Record) -> AdminTokenRow:
+    return AdminTokenRow(
+        id=row["id"],
+        name=row["name"],
+        role=row["role"],
+        tenant_id=row["tenant_id"],
+        prefix=row["prefix"],
+        status="revoked" if row["revoked_at"] is not None else "expired" if row["is_expired"] else "active",
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        last_used_at=row["last_used_at"],
+    )
+
+
+async def insert(
+    connection: Connection,
+    *,
+    token_id: str,
+    name: str,
+    role: str,
+    tenant_id: str | None,
+    prefix: str,
+    digest: bytes,
+    expires_at: datetime | None,
+) -> AdminTokenRow:
+    """A new admin token. Raises UnknownTenant."""
+    try:
+        row = await connection.fetchrow(
+            "INSERT INTO admin_tokens (id, name, role, tenant_id, prefix, digest, expires_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
+            token_id,
+            name,
+            role,
+            tenant_id,
+            prefix,
+            digest,
+            expires_at,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise UnknownTenant(f"no tenant {tenant_id!r}") from error
+    assert row is not None
+    return _token(row)
+
+
+async def find_by_digest(connection: Connection, digest: bytes) -> tuple[AdminTokenRow, bool] | None:
+    """The token of this SHA-256, and whether its use is due to be recorded."""
+    row = await connection.fetchrow(
+        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired,"
+        " coalesce(last_used_at <= now() - make_interval(secs => $2), true) AS is_due"
+        " FROM admin_tokens WHERE digest = $1",
+        digest,
+        USE_RECORDED_EVERY_SECONDS,
+    )
+    return None if row is None else (_token(row), row["is_due"])
+
+
+async def record_use(connection: Connection, token_id: str) -> None:
+    """Set `last_used_at`, unless somebody else has just done so."""
+    await connection.execute(
+        "UPDATE admin_tokens SET last_used_at = now() WHERE id = $1"
+        " AND (last_used_at IS NULL OR last_used_at <= now() - make_interval(secs => $2))",
+        token_id,
+        USE_RECORDED_EVERY_SECONDS,
+    )
+
+
+async def page(connection: Connection) -> list[AdminTokenRow]:
+    """All admin tokens, oldest first."""
+    rows = await connection.fetch(
+        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM admin_tokens ORDER BY created_at, id"
+    )
+    return [_token(row) for row in rows]
+
+
+async def revoke(connection: Connection, token_id: str) -> AdminTokenRow | None:
+    """Revoke a token for good; the time of the first revocation stays. None where there is no such token."""
+    row = await connection.fetchrow(
+        "UPDATE admin_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1"
+        " RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
+        token_id,
+    )
+    return None if row is None else _token(row)

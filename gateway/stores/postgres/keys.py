@@ -1,0 +1,337 @@
+"""The SQL of keys and their retired secrets. A function runs inside the caller's transaction.
+
+Order of locks, here and in the cascades of a deletion: user, key, retired secret.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from gateway.errors import Fault, GatewayError
+from gateway.stores.postgres.connection import Connection
+
+
+class DuplicateKey(GatewayError):
+    """The digest belongs to a key already: active, revoked, expired or retired, whoever owns it (R217)."""
+
+    code = "duplicate_key"
+    status = 409
+    fault = Fault.CLIENT
+    public = "This secret is or was in use. Make a new one."
+
+
+class DuplicateName(GatewayError):
+    """Another unrevoked key of the tenant has the name (R273, R276)."""
+
+    code = "duplicate_name"
+    status = 409
+    fault = Fault.CLIENT
+    public = "Another key of this tenant has this name. Choose another one, or revoke that key."
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One key without its digest. `status` is `active`, `revoked` or `expired`, in database time."""
+
+    id: str
+    tenant_id: str
+    user_id: str
+    kind: str
+    name: str
+    prefix: str
+    environment: str
+    scopes: tuple[str, ...]
+    status: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a key is made of. `digest` is the stored form (32 bytes)."""
+
+    id: str
+    secret_id: str
+    digest: bytes
+    prefix: str
+    tenant_id: str
+    user_id: str
+    kind: str
+    name: str
+    environment: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredSecretRow:
+    """A former secret of a key: works until `expires_at`, strictly before."""
+
+    id: str
+    key_id: str
+    prefix: str
+    retired_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user who is to own one more key, as the transaction sees it. `now` is the database's time."""
+
+    tenant_id: str
+    has_api_access: bool
+    now: datetime
+
+
+def _key(row: asyncpg.Record) -> KeyRow:
+    return KeyRow(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        kind=row["kind"],
+        name=row["name"],
+        prefix=row["prefix"],
+        environment=row["environment"],
+        scopes=tuple(row["scopes"]),
+        status="revoked" if row["revoked_at"] is not None else "expired" if row["is_expired"] else "active",
+        created_at=row["created_at"],
+        last_used_at=row["last_used_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+    )
+
+
+def _retired(row: asyncpg.Record) -> RetiredSecretRow:
+    return RetiredSecretRow(row["id"], row["key_id"], row["prefix"], row["retired_at"], row["expires_at"])
+
+
+async def lock_owner(connection: Connection, user_id: str, tenant_id: str | None) -> Owner | None:
+    """The user, its row locked against other creates and deletion; only in `tenant_id` unless that is None.
+
+    API access is the feature being exactly `true`, and the entitlement not having ended (R211).
+    """
+    row = await connection.fetchrow(
+        "SELECT u.tenant_id, now(),"
+        "  coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb"
+        "    AND (e.valid_until IS NULL OR e.valid_until > now()), false) AS has_api_access"
+        " FROM users u LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan"
+        " WHERE u.id = $1 AND ($2::text IS NULL OR u.tenant_id = $2) FOR NO KEY UPDATE OF u",
+        user_id,
+        tenant_id,
+    )
+    return None if row is None else Owner(row["tenant_id"], row["has_api_access"], row["now"])
+
+
+async def active_of_user(connection: Connection, user_id: str) -> list[str]:
+    """The ids of the user's own active keys, oldest first. Operator keys do not count."""
+    rows = await connection.fetch(
+        "SELECT id FROM api_keys WHERE user_id = $1 AND kind = 'user' AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at, id",
+        user_id,
+    )
+    return [row["id"] for row in rows]
+
+
+async def is_known_secret(connection: Connection, digests: Sequence[bytes], *, other_than: str) -> bool:
+    """Whether one of these stored forms belongs to a secret, current or retired, of another key than `other_than`.
+
+    To be asked after that key's insert: a rotation that is moving the digest from one table to the other has let the
+    insert wait for its commit, so that this sees where it went.
+    """
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM api_keys WHERE digest = ANY($1::bytea[]) AND id <> $2)"
+            " OR EXISTS (SELECT 1 FROM retired_secrets WHERE digest = ANY($1::bytea[]))",
+            list(digests),
+            other_than,
+        )
+    )
+
+
+async def insert(connection: Connection, key: NewKey) -> KeyRow:
+    """A new key. Raises DuplicateName, DuplicateKey."""
+    try:
+        row = await connection.fetchrow(
+            "INSERT INTO api_keys (id, tenant_id, user_id, kind, name, prefix, environment, scopes, secret_id, digest,"
+            " expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+            " RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
+            key.id,
+            key.tenant_id,
+            key.user_id,
+            key.kind,
+            key.name,
+            key.prefix,
+            key.environment,
+            list(key.scopes),
+            key.secret_id,
+            key.digest,
+            key.expires_at,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise _duplicate(error, key.name) from error
+    assert row is not None
+    return _key(row)
+
+
+def _duplicate(error: asyncpg.UniqueViolationError, name: str) -> GatewayError:
+    if error.constraint_name == "api_keys_name":
+        return DuplicateName(f"an unrevoked key is named {name!r}")
+    return DuplicateKey(f"violates {error.constraint_name}")
+
+
+async def find(connection: Connection, key_id: str, tenant_id: str | None) -> KeyRow | None:
+    """The key of this id; only in `tenant_id` unless that is None."""
+    row = await connection.fetchrow(
+        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM api_keys"
+        " WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2)",
+        key_id,
+        tenant_id,
+    )
+    return None if row is None else _key(row)
+
+
+async def lock(connection: Connection, key_id: str, tenant_id: str | None) -> KeyRow | None:
+    """As `find`, the row locked until the transaction ends."""
+    row = await connection.fetchrow(
+        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM api_keys"
+        " WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2) FOR UPDATE",
+        key_id,
+        tenant_id,
+    )
+    return None if row is None else _key(row)
+
+
+async def page(
+    connection: Connection,
+    *,
+    tenant_id: str | None,
+    user_id: str | None,
+    status: str | None,
+    after: str,
+    limit: int,
+) -> list[KeyRow]:
+    """Up to `limit` keys with an id above `after`, by id (which is by age); each filter that is not None must fit."""
+    rows = await connection.fetch(
+        "SELECT * FROM (SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM api_keys) AS k"
+        " WHERE id > $1 AND ($2::text IS NULL OR tenant_id = $2) AND ($3::text IS NULL OR user_id = $3)"
+        " AND ($4::text IS NULL OR $4 ="
+        "   CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN is_expired THEN 'expired' ELSE 'active' END)"
+        " ORDER BY id LIMIT $5",
+        after,
+        tenant_id,
+        user_id,
+        status,
+        limit,
+    )
+    return [_key(row) for row in rows]
+
+
+async def update(
+    connection: Connection, key_id: str, *, name: str, scopes: Sequence[str], expires_at: datetime | None
+) -> KeyRow:
+    """Overwrite what may change of a key that the caller has locked. Raises DuplicateName."""
+    try:
+        row = await connection.fetchrow(
+            "UPDATE api_keys SET name = $2, scopes = $3, expires_at = $4 WHERE id = $1"
+            " RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
+            key_id,
+            name,
+            list(scopes),
+            expires_at,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise _duplicate(error, name) from error
+    assert row is not None
+    return _key(row)
+
+
+async def rotate(
+    connection: Connection, key_id: str, *, secret_id: str, digest: bytes, prefix: str, grace_seconds: int
+) -> RetiredSecretRow:
+    """Retire the current secret of a key that the caller has locked, and put a new one in its place (R091).
+
+    One statement: both or neither. The window ends `grace_seconds` after the transaction's start, in database time.
+    """
+    row = await connection.fetchrow(
+        "WITH retired AS (INSERT INTO retired_secrets (id, key_id, digest, prefix, expires_at)"
+        "   SELECT secret_id, id, digest, prefix, now() + make_interval(secs => $5) FROM api_keys WHERE id = $1"
+        "   RETURNING id, key_id, prefix, retired_at, expires_at),"
+        " replaced AS (UPDATE api_keys SET secret_id = $2, digest = $3, prefix = $4 WHERE id = $1 RETURNING id)"
+        " SELECT retired.* FROM retired JOIN replaced ON replaced.id = retired.key_id",
+        key_id,
+        secret_id,
+        digest,
+        prefix,
+        float(grace_seconds),
+    )
+    assert row is not None
+    return _retired(row)
+
+
+async def revoke(connection: Connection, key_id: str, reason: str | None) -> KeyRow:
+    """Revoke a key that the caller has locked and seen unrevoked."""
+    row = await connection.fetchrow(
+        "UPDATE api_keys SET revoked_at = now(), revoked_reason = $2 WHERE id = $1"
+        " RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
+        key_id,
+        reason,
+    )
+    assert row is not None
+    return _key(row)
+
+
+async def retired_page(connection: Connection, key_id: str, *, after: str, limit: int) -> list[RetiredSecretRow]:
+    """Up to `limit` retired secrets of the key with an id above `after`, by id (which is by age)."""
+    rows = await connection.fetch(
+        "SELECT * FROM retired_secrets WHERE key_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+        key_id,
+        after,
+        limit,
+    )
+    return [_retired(row) for row in rows]
+
+
+async def find_retired(connection: Connection, secret_id: str, tenant_id: str | None) -> RetiredSecretRow | None:
+    """The retired secret of this id; only of a key in `tenant_id` unless that is None."""
+    row = await connection.fetchrow(
+        "SELECT r.* FROM retired_secrets r JOIN api_keys k ON k.id = r.key_id"
+        " WHERE r.id = $1 AND ($2::text IS NULL OR k.tenant_id = $2)",
+        secret_id,
+        tenant_id,
+    )
+    return None if row is None else _retired(row)
+
+
+async def lock_retired(connection: Connection, secret_id: str) -> RetiredSecretRow | None:
+    """The retired secret of this id, its row locked until the transaction ends."""
+    row = await connection.fetchrow("SELECT * FROM retired_secrets WHERE id = $1 FOR UPDATE", secret_id)
+    return None if row is None else _retired(row)
+
+
+async def set_window(connection: Connection, secret_id: str, expires_at: datetime) -> RetiredSecretRow:
+    """Move the end of the window of a retired secret that the caller has locked."""
+    row = await connection.fetchrow(
+        "UPDATE retired_secrets SET expires_at = $2 WHERE id = $1 RETURNING *", secret_id, expires_at
+    )
+    assert row is not None
+    return _retired(row)
+
+
+async def tenants_of_digests(connection: Connection, digests: Sequence[bytes]) -> set[str]:
+    """The tenants of the keys, revoked ones included, whose current or retired secret has one of these digests."""
+    rows = await connection.fetch(
+        "SELECT tenant_id FROM api_keys WHERE digest = ANY($1::bytea[])"
+        " UNION SELECT k.tenant_id FROM retired_secrets r JOIN api_keys k ON k.id = r.key_id"
+        " WHERE r.digest = ANY($1::bytea[])",
+        list(digests),
+    )
+    return {row["tenant_id"] for row in rows}
+
+
+async def invalidate_digests(connection: Connection, digests: Sequence[bytes]) -> None:
+    """Take a revision that voids what is cached about these digests, without changing any key."""
+    await connection.execute("SELECT ostiary_stage($1::text[])", [f"digest:{digest.hex()}" for digest in digests])

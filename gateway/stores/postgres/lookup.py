@@ -1,0 +1,150 @@
+"""From a digest to the facts behind it, in one snapshot: the only query between a request and the truth."""
+
+import json
+import math
+from typing import Any
+
+from gateway.errors import StoreUnavailable
+from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.records import Finding, KeyRecord, SecretState
+
+# Under the three seconds that a caller may be kept waiting by a lookup that hangs (R051).
+LOOKUP_SECONDS = 2.0
+
+# `revision` stands in the same statement as the facts, hence in the same snapshot. One row always comes back: with
+# nulls when no secret has the digest. Under several peppers the first of the asked forms wins.
+_STATEMENT = """
+    SELECT r.value AS revision, f.*
+    FROM revision AS r
+    LEFT JOIN LATERAL (
+        SELECT
+            {secret},
+            k.id AS key_id, k.kind AS key_kind, k.name AS key_name, k.environment, k.scopes,
+            extract(epoch FROM k.expires_at)::float8 AS key_expires_at,
+            k.revoked_at IS NOT NULL AS is_revoked,
+            u.id AS user_id, u.status = 'active' AS is_user_active,
+            t.id AS tenant_id, t.status = 'active' AS is_tenant_active,
+            p.name AS plan, coalesce(p.tier, 0) AS tier,
+            coalesce(p.features || e.features, '{{}}')::text AS features,
+            coalesce(p.limits || e.limits, '{{}}')::text AS limits,
+            extract(epoch FROM e.valid_until)::float8 AS entitlement_valid_until
+        FROM {source}
+        JOIN users AS u ON u.id = k.user_id
+        JOIN tenants AS t ON t.id = k.tenant_id
+        LEFT JOIN entitlements AS e ON e.user_id = u.id
+        LEFT JOIN plans AS p ON p.name = e.plan
+        WHERE {digest} = ANY($1::bytea[])
+        ORDER BY array_position($1::bytea[], {digest})
+        LIMIT 1
+    ) AS f ON true"""
+
+_CURRENT = _STATEMENT.format(
+    secret="k.digest, k.secret_id, NULL::float8 AS secret_expires_at",  # noqa: S106  # columns, not a password
+    source="api_keys AS k",
+    digest="k.digest",
+)
+_RETIRED = _STATEMENT.format(
+    secret="s.digest, s.id AS secret_id, extract(epoch FROM s.expires_at)::float8 AS secret_expires_at",  # noqa: S106
+    source="retired_secrets AS s JOIN api_keys AS k ON k.id = s.key_id",
+    digest="s.digest",
+)
+
+
+class KeyLookup:
+    """Finds the key behind a secret's digest."""
+
+    def __init__(self, pg: Postgres) -> None:
+        self._pg = pg
+
+    async def find(self, digests: tuple[bytes, ...]) -> Finding:
+        """What stands behind the secret whose stored forms may be `digests` (32 bytes each).
+
+        Current secrets first; the retired ones are asked only when there was none (R041).
+        Raises StoreUnavailable, also for a row that is not of the expected shape (R047).
+        """
+
+        async def work(connection: Connection) -> Finding:
+            current = await connection.fetchrow(_CURRENT, digests)
+            finding = _finding(current, digests, SecretState.CURRENT)
+            if finding.record is not None:
+                return finding
+            retired = await connection.fetchrow(_RETIRED, digests)
+            second = _finding(retired, digests, SecretState.RETIRED)
+            if second.record is not None:
+                return second
+            # A secret that appeared between the two snapshots must not be denied as of the later one.
+            return finding
+
+        return await self._pg.run(work, seconds=LOOKUP_SECONDS, is_read=True)
+
+
+class _Malformed(Exception):
+    """A value is not of the type that the schema promises."""
+
+
+def _finding(row: Any, digests: tuple[bytes, ...], state: SecretState) -> Finding:
+    try:
+        if row is None:
+            raise _Malformed("revision")
+        revision = _typed(row, "revision", int)
+        record = None if row["key_id"] is None else _record(row, digests, state)
+    except (_Malformed, ValueError) as error:
+        raise StoreUnavailable(f"Postgres: malformed row of a key: {error}") from error
+    return Finding(revision=revision, digests=digests, record=record)
+
+
+def _record(row: Any, digests: tuple[bytes, ...], state: SecretState) -> KeyRecord:
+    digest = _typed(row, "digest", bytes)
+    if digest not in digests:
+        raise _Malformed("digest")
+    scopes = tuple(_typed(row, "scopes", list))
+    if not all(isinstance(scope, str) for scope in scopes):
+        raise _Malformed("scopes")
+    return KeyRecord(
+        digest=digest,
+        secret_id=_typed(row, "secret_id", str),
+        secret_state=state,
+        secret_expires_at=_moment(row, "secret_expires_at"),
+        key_id=_typed(row, "key_id", str),
+        key_kind=_typed(row, "key_kind", str),
+        key_name=_typed(row, "key_name", str),
+        environment=_typed(row, "environment", str),
+        scopes=scopes,
+        key_expires_at=_moment(row, "key_expires_at"),
+        is_revoked=_typed(row, "is_revoked", bool),
+        user_id=_typed(row, "user_id", str),
+        is_user_active=_typed(row, "is_user_active", bool),
+        tenant_id=_typed(row, "tenant_id", str),
+        is_tenant_active=_typed(row, "is_tenant_active", bool),
+        plan=None if row["plan"] is None else _typed(row, "plan", str),
+        tier=_typed(row, "tier", int),
+        features=_object(row, "features"),
+        limits=_object(row, "limits"),
+        entitlement_valid_until=_moment(row, "entitlement_valid_until"),
+    )
+
+
+def _typed(row: Any, name: str, kind: type[Any]) -> Any:
+    value = row[name]
+    if type(value) is not kind:
+        raise _Malformed(name)
+    return value
+
+
+def _object(row: Any, name: str) -> dict[str, Any]:
+    value = json.loads(_typed(row, name, str))
+    if not isinstance(value, dict):
+        raise _Malformed(name)
+    return value
+
+
+def _moment(row: Any, name: str) -> float | None:
+    """Seconds since the epoch; Postgres' `infinity` is no end, and its `-infinity` has always been over."""
+    if row[name] is None:
+        return None
+    value: float = _typed(row, name, float)
+    if math.isnan(value):
+        raise _Malformed(name)
+    if math.isinf(value):
+        return None if value > 0 else 0.0
+    return value

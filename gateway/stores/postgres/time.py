@@ -1,0 +1,10 @@
+"""The database's time, which decides what has ended."""
+
+from datetime import datetime
+
+from gateway.stores.postgres.connection import Connection
+
+
+async def has_passed(connection: Connection, moment: datetime | None) -> bool:
+    """Whether the moment is not ahead of the transaction; None never comes."""
+    return bool(await connection.fetchval("SELECT coalesce($1::timestamptz <= now(), false)", moment))

@@ -1,0 +1,174 @@
+"""The SQL of users and their entitlements. A function runs inside the caller's transaction."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from gateway.errors import Fault, GatewayError
+from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.tenants import UnknownTenant
+
+
+class UnknownPlan(GatewayError):
+    """An entitlement was to name a plan that does not exist."""
+
+    code = "unknown_plan"
+    status = 400
+    fault = Fault.CLIENT
+    public = "There is no plan with this name. Create it first."
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """One user. `status` is `active` or `suspended`."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    roles: tuple[str, ...]
+    groups: tuple[str, ...]
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementRow:
+    """What a user is entitled to. `features` and `limits` override the plan's; no `valid_until` means no end."""
+
+    user_id: str
+    plan: str
+    features: dict[str, Any]
+    limits: dict[str, int]
+    valid_until: datetime | None
+    updated_at: datetime
+
+
+def _user(row: asyncpg.Record) -> UserRow:
+    return UserRow(
+        row["id"],
+        row["tenant_id"],
+        row["display_name"],
+        tuple(row["roles"]),
+        tuple(row["groups"]),
+        row["status"],
+        row["created_at"],
+    )
+
+
+def _entitlement(row: asyncpg.Record) -> EntitlementRow:
+    return EntitlementRow(
+        row["user_id"],
+        row["plan"],
+        json.loads(row["features"]),
+        json.loads(row["limits"]),
+        row["valid_until"],
+        row["updated_at"],
+    )
+
+
+async def find(connection: Connection, user_id: str) -> UserRow | None:
+    """The user of this id, in whatever tenant."""
+    row = await connection.fetchrow("SELECT * FROM users WHERE id = $1", user_id)
+    return None if row is None else _user(row)
+
+
+async def lock(connection: Connection, user_id: str) -> UserRow | None:
+    """The user of this id, in whatever tenant, its row locked until the transaction ends."""
+    row = await connection.fetchrow("SELECT * FROM users WHERE id = $1 FOR UPDATE", user_id)
+    return None if row is None else _user(row)
+
+
+async def page(connection: Connection, *, tenant_id: str | None, after: str, limit: int) -> list[UserRow]:
+    """Up to `limit` users with an id above `after`, by id; of one tenant, or of all where it is None."""
+    rows = await connection.fetch(
+        "SELECT * FROM users WHERE id > $1 AND ($2::text IS NULL OR tenant_id = $2) ORDER BY id LIMIT $3",
+        after,
+        tenant_id,
+        limit,
+    )
+    return [_user(row) for row in rows]
+
+
+async def insert(connection: Connection, user: UserRow) -> UserRow | None:
+    """A new user (`created_at` is the database's); None where the id is in use. Raises UnknownTenant."""
+    try:
+        row = await connection.fetchrow(
+            "INSERT INTO users (id, tenant_id, display_name, roles, groups, status)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING RETURNING *",
+            user.id,
+            user.tenant_id,
+            user.display_name,
+            list(user.roles),
+            list(user.groups),
+            user.status,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise UnknownTenant(f"no tenant {user.tenant_id!r}") from error
+    return None if row is None else _user(row)
+
+
+async def update(connection: Connection, user: UserRow) -> UserRow:
+    """Overwrite all but id, tenant and `created_at` of a user that the caller has locked."""
+    row = await connection.fetchrow(
+        "UPDATE users SET display_name = $2, roles = $3, groups = $4, status = $5 WHERE id = $1 RETURNING *",
+        user.id,
+        user.display_name,
+        list(user.roles),
+        list(user.groups),
+        user.status,
+    )
+    assert row is not None
+    return _user(row)
+
+
+async def delete(connection: Connection, user_id: str) -> None:
+    """Delete a user with entitlement, keys and retired secrets (R103)."""
+    await connection.execute("DELETE FROM users WHERE id = $1", user_id)
+
+
+async def entitlement(connection: Connection, user_id: str) -> EntitlementRow | None:
+    """The user's entitlement."""
+    row = await connection.fetchrow(
+        "SELECT user_id, plan, features::text, limits::text, valid_until, updated_at"
+        " FROM entitlements WHERE user_id = $1",
+        user_id,
+    )
+    return None if row is None else _entitlement(row)
+
+
+async def put_entitlement(
+    connection: Connection,
+    user_id: str,
+    *,
+    plan: str,
+    features: dict[str, Any],
+    limits: dict[str, int],
+    valid_until: datetime | None,
+) -> EntitlementRow:
+    """Create or overwrite the entitlement of a user that the caller has locked. Raises UnknownPlan."""
+    try:
+        row = await connection.fetchrow(
+            "INSERT INTO entitlements (user_id, plan, features, limits, valid_until)"
+            " VALUES ($1, $2, $3::text::jsonb, $4::text::jsonb, $5)"
+            " ON CONFLICT (user_id) DO UPDATE SET plan = excluded.plan, features = excluded.features,"
+            " limits = excluded.limits, valid_until = excluded.valid_until, updated_at = now()"
+            " RETURNING user_id, plan, features::text, limits::text, valid_until, updated_at",
+            user_id,
+            plan,
+            json.dumps(features),
+            json.dumps(limits),
+            valid_until,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise UnknownPlan(f"no plan {plan!r}") from error
+    assert row is not None
+    return _entitlement(row)
+
+
+async def delete_entitlement(connection: Connection, user_id: str) -> bool:
+    """Delete the entitlement of a user that the caller has locked; whether there was one."""
+    tag = await connection.execute("DELETE FROM entitlements WHERE user_id = $1", user_id)
+    return tag != "DELETE 0"
