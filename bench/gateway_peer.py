@@ -18,6 +18,7 @@ from gateway.stores.postgres.migrate import migrate
 
 KEYS_PER_USER = 5  # the default of `keys.max_per_user`
 _BATCH_USERS = 200
+_TTL_SECONDS = 60  # the default of `cache.ttl_seconds`
 
 
 def start_stores(workshop: Workshop) -> Addresses:
@@ -82,14 +83,17 @@ class Node:
     status_port: int
 
 
-def start_node(workshop: Workshop, addresses: Addresses, upstream_port: int, core: int) -> Node:
-    """Start one node; return it once it listens."""
+def start_node(
+    workshop: Workshop, addresses: Addresses, upstream_port: int, core: int, *, ttl_seconds: int = _TTL_SECONDS
+) -> Node:
+    """Start one node, which asks again about a key after `ttl_seconds`; return it once it listens."""
     port, status_port = free_port(), free_port()
     values: dict[str, object] = {
         "PORT": port,
         "ADMIN_PORT": free_port(),
         "STATUS_PORT": status_port,
         "UPSTREAM_PORT": upstream_port,
+        "TTL_SECONDS": ttl_seconds,
     }
     path = configuration("gateway.yaml", workshop, values)
     process = workshop.start(

@@ -17,6 +17,7 @@ from bench.workload import Request
 KEYS = 100_000  # the default of `cache.local_entries`
 CONNECTIONS = 1_000
 _LOAD_CONNECTIONS = 32
+_TTL_SECONDS = 3600  # no key may be asked for again while the pass over all of them lasts
 _MEBIBYTE = 2**20
 _LOCAL_HITS = re.compile(r'^ostiary_auth_total\{[^}]*tier="local"[^}]*\} (\S+)$', re.MULTILINE)
 
@@ -90,7 +91,7 @@ def run(cores: Cores) -> str:
         addresses = start_stores(workshop)
         assert addresses.postgres_dsn is not None
         secrets = seed(addresses.postgres_dsn, KEYS)
-        node = start_node(workshop, addresses, upstream_port, cores.proxy)
+        node = start_node(workshop, addresses, upstream_port, cores.proxy, ttl_seconds=_TTL_SECONDS)
         keys, cold = cached_keys(node, secrets, cores.load)
         node.process.stop()
         node = start_node(workshop, addresses, upstream_port, cores.proxy)

@@ -16,10 +16,11 @@ import structlog
 from aiohttp import web
 
 from gateway import __version__
-from gateway.auth.admission import Access, Admission
+from gateway.auth.admission import Admission
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.principal import IdentityNames
 from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.auth.verdict import Access
 from gateway.clock import Clock, SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.consistency.feed import Feed

@@ -1,27 +1,17 @@
 """The commands. A module each; what they share is how a failure is told."""
 
 import sys
-from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from gateway import __version__
+from gateway.cli import admin_tokens, check, keys, migrate, serve, up
 from gateway.configuration import ConfigurationError
 from gateway.errors import GatewayError
 
 CONFIGURATION_MISTAKES = 2
 FAILURE = 1
-
-# Command, module below this package; the module holds a function of the command's name, or a group called `app`.
-COMMANDS = {
-    "up": "up",
-    "serve": "serve",
-    "migrate": "migrate",
-    "check": "check",
-    "keys": "keys",
-    "admin-token": "admin_tokens",
-}
 
 
 def application() -> typer.Typer:
@@ -35,12 +25,12 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for name, module_name in COMMANDS.items():
-        module = import_module(f"gateway.cli.{module_name}")
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=name)
-        else:
-            app.command(name)(getattr(module, name))
+    app.command()(up.up)
+    app.command()(serve.serve)
+    app.command()(migrate.migrate)
+    app.command()(check.check)
+    app.add_typer(keys.app, name="keys")
+    app.add_typer(admin_tokens.app, name="admin-token")
     return app
 
 

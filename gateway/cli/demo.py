@@ -27,7 +27,10 @@ class DemoKey:
 
 
 class Demo:
-    """The demo's data behind the management API at `admin_url`, with an operator's `token`."""
+    """The demo's data behind the management API at `admin_url`, with an operator's `token`.
+
+    The plan PLAN is taken to exist: the configuration declares it.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, admin_url: str, token: str) -> None:
         self._session = session
@@ -40,7 +43,6 @@ class Demo:
         A secret is shown once and not kept, so a start that finds the key of an earlier one rotates it, without grace.
         """
         await self._call("POST", "/tenants", {"id": TENANT, "name": "Demo"}, accepted={201, 409})
-        await self._put_if_absent(f"/plans/{PLAN}", {"tier": 1, "features": {"api_access": True}})
         await self._put_if_absent(f"/users/{USER}", {"tenant_id": TENANT, "display_name": "Ada"})
         await self._put_if_absent(f"/users/{USER}/entitlement", {"plan": PLAN})
         listing = await self._call("GET", f"/keys?user_id={USER}&status=active", accepted={200})

@@ -18,7 +18,8 @@ import yaml
 from aiohttp import web
 
 from gateway.app import Gateway
-from gateway.cli.demo import ENVIRONMENT, Demo, DemoKey
+from gateway.cli.demo import ENVIRONMENT, PLAN, Demo, DemoKey
+from gateway.cli.output import log_to_stderr
 from gateway.configuration import load
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded import example
@@ -55,6 +56,7 @@ def up(
 
     It listens on this machine alone. Ctrl-C stops all of it, and the next start finds the data again.
     """
+    log_to_stderr()
     uvloop.run(run(data.absolute(), port))
 
 
@@ -77,7 +79,7 @@ async def run(data: Path, port: int) -> None:
         async with aiohttp.ClientSession() as session:
             key = await Demo(session, f"http://{settings.listen.admin}", token.read_text()).prepare()
         typer.echo(Welcome(settings, key, token, is_first, time.monotonic() - began).text())
-        await _wait(stopping, keeper)
+        await _wait(stopping, keeper, gateway)
         typer.echo("\nstopping")
 
 
@@ -169,6 +171,7 @@ def _write_configuration(data: Path, port: int, addresses: Addresses, upstream_p
             },
             {"name": "public", "paths": ["/public"], "upstream": "orders", "auth": "none"},
         ],
+        "plans": {PLAN: {"tier": 1, "features": {"api_access": True}}},
     }
     path = data / "gateway.yaml"
     head = "# Written by `ostiary up` at every start. Copy it to change it; it holds passwords.\n"
@@ -191,11 +194,13 @@ async def _operator_token(data: Path, settings: Settings, *, is_first: bool) -> 
     return path
 
 
-async def _wait(stopping: asyncio.Event, keeper: Keeper) -> None:
-    """Return once asked to stop. Raises ServerLost when an embedded server ends first."""
+async def _wait(stopping: asyncio.Event, keeper: Keeper, gateway: Gateway) -> None:
+    """Return once asked to stop. Raises ServerLost when an embedded server ends first, and what fails the gateway."""
     asked = asyncio.ensure_future(stopping.wait())
     lost = asyncio.ensure_future(asyncio.to_thread(keeper.wait_for_end))
-    await asyncio.wait((asked, lost), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((asked, lost, gateway.failure), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
+    if gateway.failure.done():
+        raise gateway.failure.result()
     if not stopping.is_set():
         raise ServerLost("an embedded server ended: see postgres.log and redis.log in the data folder")

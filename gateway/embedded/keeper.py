@@ -127,7 +127,9 @@ def locked(data: Path) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise EmbeddedServerError(f"{data} is in use by another process: stop it, or choose another folder") from None
+                    raise EmbeddedServerError(
+                        f"{data} is in use by another process: stop it, or choose another folder"
+                    ) from None
                 time.sleep(0.05)
         yield descriptor
     finally:

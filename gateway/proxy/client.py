@@ -9,11 +9,12 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
-from gateway.proxy.exchange import Exchange, RequestTimeout, Services
+from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
+from gateway.proxy.exchange import Exchange, Services
 from gateway.proxy.framing import BadFraming
 from gateway.proxy.heads import Edge
 from gateway.proxy.replies import error_reply
-from gateway.proxy.request_head import BadRequest, HeadersTooLarge, RequestReader, UriTooLong
+from gateway.proxy.request_head import RequestReader
 from gateway.proxy.tally import Outcome
 
 HEAD_END: Final = b"\r\n\r\n"

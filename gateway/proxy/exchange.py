@@ -20,15 +20,25 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.auth.admission import Access, Admission, Admitted
+from gateway.auth.admission import Admission, Admitted
 from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
+from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError
+from gateway.proxy.errors import (
+    BadRequest,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+    UpstreamError,
+    UpstreamTimeout,
+    WrongMethod,
+)
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, ChunkedBody, UntilClose, chunk
 from gateway.proxy.heads import Edge, reply_head, request_head
 from gateway.proxy.replies import CONTINUE, error_reply, refusal_reply
-from gateway.proxy.request_head import BadRequest, RequestHead
-from gateway.proxy.response_head import ResponseHead, UpstreamError
+from gateway.proxy.request_head import RequestHead
+from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.router import Match, Router
 from gateway.proxy.tally import Outcome, Tally
 from gateway.proxy.upstream import Target, Upstream, UpstreamConnection
@@ -40,51 +50,6 @@ SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 9.2
 ANY_KEY: Final = Access("required")
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
 CLIENT_CLOSED_REQUEST: Final = 499
-
-
-class NotFound(GatewayError):
-    """No route has this path and host."""
-
-    code = "not_found"
-    status = 404
-    fault = Fault.CLIENT
-    public = "There is nothing here."
-
-
-class WrongMethod(GatewayError):
-    """The route exists, for other methods."""
-
-    code = "method_not_allowed"
-    status = 405
-    fault = Fault.CLIENT
-    public = "This method is not allowed here."
-
-
-class PayloadTooLarge(GatewayError):
-    """The body is over the route's limit."""
-
-    code = "payload_too_large"
-    status = 413
-    fault = Fault.CLIENT
-    public = "The request's body is too large."
-
-
-class RequestTimeout(GatewayError):
-    """The client stopped sending in the middle of a request."""
-
-    code = "request_timeout"
-    status = 408
-    fault = Fault.CLIENT
-    public = "The request did not arrive in time."
-
-
-class UpstreamTimeout(GatewayError):
-    """The upstream did not begin to answer in time."""
-
-    code = "upstream_timeout"
-    status = 504
-    fault = Fault.UPSTREAM
-    public = "The service behind the gateway took too long to answer."
 
 
 class Stage(Enum):

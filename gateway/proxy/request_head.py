@@ -13,7 +13,7 @@ import httptools
 
 from gateway.auth.credentials import Credential, CredentialReader
 from gateway.auth.refusal import Refusal
-from gateway.errors import Fault, GatewayError
+from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
 from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
 
@@ -38,47 +38,6 @@ SLASH: Final = ord("/")
 NEVER_NOMINATED: Final = frozenset(
     {b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"authorization"}
 )
-
-
-class BadRequest(GatewayError):
-    """The bytes are not a request that every strict reader would read in the same way."""
-
-    code = "bad_request"
-    status = 400
-    fault = Fault.CLIENT
-    public = "The request is malformed."
-
-
-class HeadersTooLarge(BadRequest):
-    """The head, or the number of its lines, is over the limit."""
-
-    code = "headers_too_large"
-    status = 431
-    public = "The request's header section is too large."
-
-
-class UriTooLong(BadRequest):
-    """The request line is over the limit."""
-
-    code = "uri_too_long"
-    status = 414
-    public = "The request target is too long."
-
-
-class MethodRefused(BadRequest):
-    """CONNECT and TRACE have no meaning behind a gateway."""
-
-    code = "method_not_allowed"
-    status = 405
-    public = "This method is not allowed here."
-
-
-class ExpectationFailed(BadRequest):
-    """An expectation other than 100-continue (RFC 9110 10.1.1)."""
-
-    code = "expectation_failed"
-    status = 417
-    public = "This expectation cannot be met."
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Final
 
 import httptools
 
-from gateway.errors import Fault, GatewayError
+from gateway.proxy.errors import UpstreamError
 from gateway.proxy.framing import (
     NO_BODY,
     BadFraming,
@@ -26,15 +26,6 @@ LINES_LIMIT: Final = 1_000
 INTERIM_LIMIT: Final = 16  # 1xx replies before the final one
 NEVER_NOMINATED: Final = frozenset({b"close", b"keep-alive", b"upgrade", b"content-length", b"transfer-encoding"})
 KEEP, DROP = Action.KEEP, Action.DROP
-
-
-class UpstreamError(GatewayError):
-    """The upstream refused the connection, broke it, or answered nonsense."""
-
-    code = "upstream_error"
-    status = 502
-    fault = Fault.UPSTREAM
-    public = "The service behind the gateway failed to answer."
 
 
 @dataclass(slots=True)

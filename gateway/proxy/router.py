@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gateway.auth.admission import Access
-from gateway.proxy.request_head import BadRequest
+from gateway.auth.verdict import Access
+from gateway.proxy.errors import BadRequest
 
 # What two readers of a path may read in two ways. Looked for once per request; only then is the path taken apart.
 _ODD: Final = re.compile(rb"//|/\.|[%;\\]")

@@ -9,18 +9,15 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from gateway.proxy.errors import UpstreamError, UpstreamUnreachable
 from gateway.proxy.framing import BadFraming, UntilClose
 from gateway.proxy.headers import HeaderTable
-from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseHead, ResponseReader, UpstreamError
+from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseHead, ResponseReader
 from gateway.telemetry.hot import Observations
 
 HEAD_END: Final = b"\r\n\r\n"
 MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst, not a working set
 WRITE_BUFFER_BYTES: Final = 262_144  # after which the other side is told to wait
-
-
-class UpstreamUnreachable(UpstreamError):
-    """No connection to the upstream could be made."""
 
 
 class ReplyReceiver(Protocol):

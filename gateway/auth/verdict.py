@@ -1,0 +1,67 @@
+"""What a record is worth, and what a route asks for. Pure: a record in, a verdict out; no cache, no clock."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from gateway.auth.principal import AuthKind, Principal
+from gateway.auth.refusal import Reason, Refusal
+from gateway.stores.records import Finding, KeyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks of a caller."""
+
+    mode: Literal["required", "optional", "none"]
+    scopes: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()
+    tier: int = 0
+
+
+def subjects_of(finding: Finding) -> tuple[str, ...]:
+    """What a finding depends on. What changes a row of a key also names the key, so its digest need not be watched."""
+    record = finding.record
+    if record is None:
+        return tuple(f"digest:{digest.hex()}" for digest in finding.digests)
+    subjects = (f"key:{record.key_id}", f"user:{record.user_id}", f"tenant:{record.tenant_id}")
+    return subjects if record.plan is None else (*subjects, f"plan:{record.plan}")
+
+
+def standing_refusal(record: KeyRecord) -> Refusal | None:
+    """Why this record admits nobody, however young: revoked, suspended, or not entitled (R104, R250 to R252)."""
+    if record.is_revoked:
+        return Refusal(Reason.KEY_REVOKED)
+    if not record.is_tenant_active:
+        return Refusal(Reason.TENANT_SUSPENDED)
+    if not record.is_user_active:
+        return Refusal(Reason.USER_SUSPENDED)
+    if record.key_kind != "operator" and record.features.get("api_access") is not True:
+        return Refusal(Reason.API_ACCESS_REQUIRED)
+    return None
+
+
+def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
+    """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
+    ends = [
+        (record.key_expires_at, Refusal(Reason.KEY_EXPIRED)),
+        (record.secret_expires_at, Refusal(Reason.KEY_ROTATED)),
+    ]
+    if record.key_kind != "operator":
+        ends.append((record.entitlement_valid_until, Refusal(Reason.SUBSCRIPTION_LAPSED)))
+    return min(((inf if moment is None else moment, refusal) for moment, refusal in ends), key=lambda end: end[0])
+
+
+def authorize(principal: Principal, access: Access) -> Refusal | None:
+    """Whether the principal has what the route asks for: scopes, features, tier. Hot."""
+    if not access.scopes <= principal.scopes:
+        missing = sorted(access.scopes - principal.scopes)
+        return Refusal(Reason.INSUFFICIENT_SCOPE, {"missing_scopes": missing})
+    if principal.kind is AuthKind.OPERATOR:
+        return None
+    if not access.features <= principal.features:
+        missing = sorted(access.features - principal.features)
+        return Refusal(Reason.UPGRADE_REQUIRED, {"missing_features": missing})
+    if access.tier > principal.tier:
+        return Refusal(Reason.UPGRADE_REQUIRED, {"required_tier": access.tier, "current_tier": principal.tier})
+    return None

@@ -1,0 +1,107 @@
+"""What can go wrong with an exchange, sorted by whose fault it is. Each error knows its reply (docs/errors.md)."""
+
+from gateway.errors import Fault, GatewayError
+
+# The client's
+
+
+class BadRequest(GatewayError):
+    """The bytes are not a request that every strict reader would read in the same way."""
+
+    code = "bad_request"
+    status = 400
+    fault = Fault.CLIENT
+    public = "The request is malformed."
+
+
+class HeadersTooLarge(BadRequest):
+    """The head, or the number of its lines, is over the limit."""
+
+    code = "headers_too_large"
+    status = 431
+    public = "The request's header section is too large."
+
+
+class UriTooLong(BadRequest):
+    """The request line is over the limit."""
+
+    code = "uri_too_long"
+    status = 414
+    public = "The request target is too long."
+
+
+class MethodRefused(BadRequest):
+    """CONNECT and TRACE have no meaning behind a gateway."""
+
+    code = "method_not_allowed"
+    status = 405
+    public = "This method is not allowed here."
+
+
+class ExpectationFailed(BadRequest):
+    """An expectation other than 100-continue (RFC 9110 10.1.1)."""
+
+    code = "expectation_failed"
+    status = 417
+    public = "This expectation cannot be met."
+
+
+class NotFound(GatewayError):
+    """No route has this path and host."""
+
+    code = "not_found"
+    status = 404
+    fault = Fault.CLIENT
+    public = "There is nothing here."
+
+
+class WrongMethod(GatewayError):
+    """The route exists, for other methods."""
+
+    code = "method_not_allowed"
+    status = 405
+    fault = Fault.CLIENT
+    public = "This method is not allowed here."
+
+
+class PayloadTooLarge(GatewayError):
+    """The body is over the route's limit."""
+
+    code = "payload_too_large"
+    status = 413
+    fault = Fault.CLIENT
+    public = "The request's body is too large."
+
+
+class RequestTimeout(GatewayError):
+    """The client stopped sending in the middle of a request."""
+
+    code = "request_timeout"
+    status = 408
+    fault = Fault.CLIENT
+    public = "The request did not arrive in time."
+
+
+# The upstream's
+
+
+class UpstreamError(GatewayError):
+    """The upstream refused the connection, broke it, or answered nonsense."""
+
+    code = "upstream_error"
+    status = 502
+    fault = Fault.UPSTREAM
+    public = "The service behind the gateway failed to answer."
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection to the upstream could be made."""
+
+
+class UpstreamTimeout(GatewayError):
+    """The upstream did not begin to answer in time."""
+
+    code = "upstream_timeout"
+    status = 504
+    fault = Fault.UPSTREAM
+    public = "The service behind the gateway took too long to answer."

@@ -1,0 +1,1 @@
+"""The management API in this process, over a real Postgres."""

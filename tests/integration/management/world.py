@@ -1,0 +1,173 @@
+"""A management API to call, and the parts below it to look at."""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.clock import SystemClock
+from gateway.consistency.confirmation import Propagator
+from gateway.control.admin_tokens import AdminTokens, Role
+from gateway.control.api import build_api
+from gateway.settings import KeySettings
+from gateway.stores.postgres.changes import Changes
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.lookup import KeyLookup
+from gateway.stores.postgres.revisions import RevisionLog
+from gateway.stores.records import KeyRecord
+from gateway.stores.redis.channel import Channel
+from gateway.stores.redis.connection import Redis
+from gateway.stores.redis.seal import Seal
+from gateway.telemetry.metrics import Metrics
+
+ENVIRONMENT = "test"
+BOUND_SECONDS = 0.2
+PEPPERS = Peppers([b"p" * 32, b"q" * 32])
+NOWHERE_REDIS = "redis://127.0.0.1:1/0"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of the API. `body` is the JSON, `{}` where there is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: dict[str, Any]
+    text: str
+
+    @property
+    def code(self) -> Any:
+        """The problem's code."""
+        return self.body.get("code")
+
+
+@dataclass
+class Management:
+    """The API, with a token for each role; `acme` is the tenant of the tenant-admin."""
+
+    client: TestClient[web.Request, web.Application]
+    dsn: str
+    postgres: Postgres
+    changes: Changes
+    revisions: RevisionLog
+    metrics: Metrics
+    operator: str
+    auditor: str
+    tenant_admin: str
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        raw: bytes | None = None,
+        token: str | None = "operator",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """One call; `token` is the name of one of the three, a token's text, or None for no Authorization."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent["Authorization"] = f"Bearer {getattr(self, token, token)}"
+        arguments: dict[str, Any] = {"data": raw} if raw is not None else {} if body is None else {"json": body}
+        async with self.client.request(method, path, headers=sent, **arguments) as response:
+            text = await response.text()
+            answer = await response.json(content_type=None) if text else {}
+            return Reply(response.status, response.headers.copy(), answer, text)
+
+    async def expect(self, status: int, method: str, path: str, body: Any = None, *, token: str = "operator") -> Any:
+        """The body of a call that must answer `status`."""
+        reply = await self.call(method, path, body, token=token)
+        assert reply.status == status, reply.text
+        return reply.body
+
+    async def plant(self) -> None:
+        """Tenants `acme` and `other`; users `ada` and `alan` of acme and `olga` of other, entitled to `starter`."""
+        for tenant in ("acme", "other"):
+            await self.expect(201, "POST", "/v1/tenants", {"id": tenant, "name": tenant.title()})
+        await self.expect(200, "PUT", "/v1/plans/starter", {"tier": 1, "features": {"api_access": True}})
+        for user, tenant in (("ada", "acme"), ("alan", "acme"), ("olga", "other")):
+            await self.expect(201, "PUT", f"/v1/users/{user}", {"tenant_id": tenant, "display_name": user.title()})
+            await self.expect(200, "PUT", f"/v1/users/{user}/entitlement", {"plan": "starter"})
+
+    async def key(self, name: str = "first", *, user: str = "ada", **more: Any) -> Any:
+        """A new key."""
+        return await self.expect(201, "POST", "/v1/keys", {"user_id": user, "name": name, **more})
+
+    async def record(self, secret: str) -> KeyRecord | None:
+        """What a node would find behind this secret."""
+        finding = await KeyLookup(self.postgres).find(PEPPERS.candidates(hashlib.sha256(secret.encode()).digest()))
+        return finding.record
+
+    async def execute(self, statement: str, *values: Any) -> Any:
+        """One statement typed into psql; returns the first value of its first row."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetchval(statement, *values)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def management_over(dsn: str, *, redis_url: str | None = None, max_per_user: int = 5) -> AsyncIterator[Management]:
+    """The API over the database at `dsn`, with nothing in it but three admin tokens (and `acme`, while they are made)."""
+    metrics, clock = Metrics(), SystemClock()
+    postgres = Postgres(dsn, metrics=metrics)
+    await postgres.open()
+    changes, revisions = Changes(postgres), RevisionLog(postgres)
+    redis, channel = None, None
+    if redis_url is not None:
+        redis = Redis(redis_url, environment=ENVIRONMENT, metrics=metrics)
+        await redis.open()
+        seal = Seal()
+        seal.unlock(b"k" * 32)
+        channel = Channel(redis, seal, writer="w1", clock=clock, bound_seconds=BOUND_SECONDS, metrics=metrics)
+    propagator = Propagator(
+        changes,
+        revisions,
+        environment=ENVIRONMENT,
+        bound_seconds=BOUND_SECONDS,
+        clock=clock,
+        metrics=metrics,
+        channel=channel,
+    )
+    await propagator.start()
+    app = build_api(
+        postgres=postgres,
+        changes=changes,
+        propagator=propagator,
+        revisions=revisions,
+        secret_format=SecretFormat("ost", ENVIRONMENT),
+        peppers=PEPPERS,
+        keys=KeySettings(max_per_user=max_per_user),
+        metrics=metrics,
+    )
+    try:
+        async with TestClient(TestServer(app)) as client:
+            yield Management(client, dsn, postgres, changes, revisions, metrics, "", "", "")
+    finally:
+        await propagator.close()
+        if redis is not None:
+            await redis.close()
+        await postgres.close()
+
+
+async def give_tokens(management: Management) -> None:
+    """Make the operator's and the auditor's token."""
+    tokens = AdminTokens(management.postgres)
+    _, management.operator = await tokens.create(name="op", role=Role.OPERATOR, tenant_id=None, expires_at=None)
+    _, management.auditor = await tokens.create(name="au", role=Role.AUDITOR, tenant_id=None, expires_at=None)
+
+
+async def give_tenant_token(management: Management, tenant_id: str) -> None:
+    """Make the token of the administrator of a tenant that exists."""
+    tokens = AdminTokens(management.postgres)
+    _, management.tenant_admin = await tokens.create(
+        name="ta", role=Role.TENANT_ADMIN, tenant_id=tenant_id, expires_at=None
+    )
