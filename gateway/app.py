@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,7 +37,9 @@ from gateway.proxy.router import Route, Router
 from gateway.proxy.server import ProxyServer
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import Target, Upstream
-from gateway.settings import Address, Settings
+from gateway.settings import Address, Settings, UpstreamTls
+from gateway.settings import Target as TargetAddress
+from gateway.settings import Upstream as UpstreamSettings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.lookup import KeyLookup
@@ -61,6 +64,10 @@ RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at st
 
 class ListenerFailed(GatewayError):
     """A listener's address cannot be bound."""
+
+
+class CertificateUnusable(GatewayError):
+    """A file of an upstream's `tls` cannot be read, or holds no usable certificate or key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +255,7 @@ class Gateway:
         upstreams = {
             name: Upstream(
                 name,
-                [_target(target.host, target.port, response_table) for target in upstream.targets],
+                [_target(target, _tls_context(name, upstream), response_table) for target in upstream.targets],
                 connect_seconds=upstream.timeouts.connect,
                 response_seconds=upstream.timeouts.response,
                 idle_seconds=upstream.timeouts.idle,
@@ -265,6 +272,7 @@ class Gateway:
             tally=Tally(metrics),
             monotonic=self._clock.monotonic,
             body_seconds=settings.client.body_timeout_seconds,
+            request_id_name=settings.identity_headers.request_id.encode(),
             new_request_id=request_ids(),
         )
         server = ProxyServer(
@@ -356,13 +364,30 @@ def _request_table(settings: Settings, names: dict[str, str]) -> HeaderTable:
     return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
 
 
-def _target(host: str, port: int, table: HeaderTable) -> Target:
-    authority = f"[{host}]" if ":" in host else host
+def _target(address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTable) -> Target:
+    """A target at `address`; one of scheme `https` is spoken to by `tls`, under its own name (SNI), and verified."""
+    host, port, is_tls = address.host, address.port, address.scheme == "https"
+    bare = f"[{host}]" if ":" in host else host
 
     async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
-        return await asyncio.get_running_loop().create_connection(factory, host, port)
+        return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=tls if is_tls else None)
 
-    return Target(authority if port == 80 else f"{authority}:{port}", connect, table)
+    return Target(bare if port == (443 if is_tls else 80) else f"{bare}:{port}", connect, table)
+
+
+def _tls_context(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:
+    """What an upstream's `https` targets are verified by, if it has any. Raises CertificateUnusable."""
+    if all(target.scheme != "https" for target in upstream.targets):
+        return None
+    tls = upstream.tls or UpstreamTls()
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:
+        raise CertificateUnusable(f"upstreams.{name}.tls: {error}. Name readable PEM files") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:

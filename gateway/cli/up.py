@@ -24,7 +24,7 @@ from gateway.configuration import load
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded import example
 from gateway.embedded.keeper import Addresses, Keeper
-from gateway.embedded.servers import HOST, free_port, write_private
+from gateway.embedded.server_process import HOST, free_port, write_private
 from gateway.errors import GatewayError
 from gateway.settings import Settings
 from gateway.stores.postgres.connection import Postgres

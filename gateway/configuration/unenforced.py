@@ -6,13 +6,9 @@ from gateway.settings import Plan, Route, Settings, Upstream
 
 _Row = tuple[str, str]
 _UPSTREAM: dict[_Row, Callable[[Upstream], bool]] = {
-    ("targets", "https targets are not supported by this version"): lambda upstream: any(
-        target.scheme == "https" for target in upstream.targets
-    ),
     ("balance", "this version balances by round_robin alone"): lambda upstream: upstream.balance != "round_robin",
     ("health", "active health checks are not made by this version"): lambda upstream: upstream.health is not None,
     ("retries", "requests are not retried by this version"): lambda upstream: upstream.retries is not None,
-    ("tls", "TLS to upstreams is not supported by this version"): lambda upstream: upstream.tls is not None,
 }
 _ROUTE: dict[_Row, Callable[[Route], bool]] = {
     ("limits", "rate limits are not enforced by this version"): lambda route: bool(route.limits),

@@ -34,6 +34,7 @@ CODES = {
     "features": "invalid_features",
     "limits": "invalid_limits",
     "status": "invalid_status",
+    "tier": "invalid_tier",
 }
 
 

@@ -21,7 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from gateway.embedded.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServerError
+from gateway.embedded.postgres import EmbeddedPostgres
+from gateway.embedded.redis import EmbeddedRedis
+from gateway.embedded.server_process import EmbeddedServerError
 
 STOP_SECONDS = 30.0
 # The servers of an `up` that was killed a moment ago need a moment to stop.

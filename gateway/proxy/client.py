@@ -13,7 +13,7 @@ from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, Ur
 from gateway.proxy.exchange import Exchange, Services
 from gateway.proxy.framing import BadFraming
 from gateway.proxy.heads import Edge
-from gateway.proxy.replies import error_reply
+from gateway.proxy.replies import RequestId, error_reply
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.tally import Outcome
 
@@ -83,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         "_is_half_closed",
         "_is_in_head",
         "_is_reading",
+        "_is_writing_paused",
         "_limits",
         "_reader",
         "_registry",
@@ -103,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_reading = True
         self._is_body_paused = False
         self._is_half_closed = False
+        self._is_writing_paused = False
         self._is_in_head = False  # the first byte of a head has come, and its deadline runs
         self._drained = 0
         self._deadline = 0.0
@@ -129,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         """As asyncio.Protocol. A client that has sent its whole request may close its side and still get its reply."""
         exchange = self._exchange
         self._is_half_closed = exchange is not None and exchange.client_half_closed()
-        return self._is_half_closed
+        return self._is_half_closed  # False closes the connection
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio.Protocol."""
@@ -141,13 +143,17 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """As asyncio.Protocol: the client reads slower than the upstream sends."""
+        self._is_writing_paused = True
         if self._exchange is not None:
             self._exchange.pause_reply(True)
 
     def resume_writing(self) -> None:
         """As asyncio.Protocol."""
+        self._is_writing_paused = False
         if self._exchange is not None:
             self._exchange.pause_reply(False)
+        else:
+            self._advance_held()
 
     # -- from bytes to exchanges
 
@@ -155,6 +161,9 @@ class ClientConnection(asyncio.Protocol):
         """Consume `data` as far as possible; hold the rest. Hot."""
         while data:
             if self._state is State.HEAD:
+                if self._is_writing_paused:
+                    self._held = data  # a client that does not read its replies gets no more of them
+                    break
                 data = self._read_head(data)
             elif self._state is State.EXCHANGE:
                 exchange = self._exchange
@@ -185,6 +194,8 @@ class ClientConnection(asyncio.Protocol):
         self._state = State.EXCHANGE
         self._is_in_head = False
         self._exchange = exchange = Exchange(self, request, self._services)
+        if self._is_half_closed:
+            exchange.client_half_closed()
         exchange.begin()
         return data[end + 4 :]
 
@@ -212,7 +223,8 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer bytes that never became an exchange, and end the connection."""
         allowed = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-        status, reply = error_reply(error, self._services.new_request_id(), closes=True, allowed=allowed)
+        request_id = RequestId(self._services.request_id_name, self._services.new_request_id())
+        status, reply = error_reply(error, request_id, closes=True, allowed=allowed)
         self.write(reply)
         self._services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
         self._begin_draining()
@@ -242,11 +254,13 @@ class ClientConnection(asyncio.Protocol):
             return
         self._exchange = None
         self._is_body_paused = False
-        if not keeps_alive:
+        if not keeps_alive or (self._is_half_closed and not self._held):
             self._begin_draining()
             return
         self._state = State.HEAD
         self._deadline = self._services.monotonic() + self._limits.idle_timeout_seconds
+        if not self._is_reading:
+            self._update_reading()
         if self._held:
             # Not from inside the call that ended the exchange: a long pipeline must not become a deep stack.
             asyncio.get_running_loop().call_soon(self._advance_held)

@@ -36,7 +36,7 @@ from gateway.proxy.errors import (
 )
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, ChunkedBody, UntilClose, chunk
 from gateway.proxy.heads import Edge, reply_head, request_head
-from gateway.proxy.replies import CONTINUE, error_reply, refusal_reply
+from gateway.proxy.replies import CONTINUE, RequestId, error_reply, refusal_reply
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import ResponseHead
 from gateway.proxy.router import Match, Router
@@ -98,6 +98,7 @@ class Services:
     tally: Tally
     monotonic: Callable[[], float]
     body_seconds: float
+    request_id_name: bytes
     new_request_id: Callable[[], bytes]
 
 
@@ -122,6 +123,7 @@ class Exchange:
     _task: asyncio.Task[None] | None = None
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
     _is_chunked_reply = False
+    _is_upstream_blocked = False  # it takes no more of the body
     _body_bytes = 0
     _client_left_at = inf
     _sent_at = 0.0
@@ -131,8 +133,7 @@ class Exchange:
         self._request = request
         self._services = services
         self.method = request.method
-        self.request_id = request.fields.request_id or services.new_request_id()
-        self._request_id_line = b"X-Request-Id: %b\r\n" % self.request_id
+        self._request_id = RequestId(services.request_id_name, request.fields.request_id or services.new_request_id())
         self._started_at = services.monotonic()
 
     # -- deciding
@@ -202,7 +203,8 @@ class Exchange:
                 target.give_back(connection, self._services.monotonic())
             else:
                 self._send(connection)
-        except GatewayError as error:
+        except UpstreamError as error:
+            self._upstream.failed(error)
             self._answer_error(error)
         except Exception:
             self._answer_unforeseen()
@@ -220,7 +222,7 @@ class Exchange:
             self._target.host_line,
             self._admitted,
             self._client.edge,
-            self._request_id_line,
+            self._request_id.line,
         )
         self._connection = connection
         self._stage = Stage.WAITING
@@ -272,6 +274,7 @@ class Exchange:
 
     def on_upstream_writable(self, is_writable: bool) -> None:
         """As ReplyReceiver: the client waits while the upstream does not take more."""
+        self._is_upstream_blocked = not is_writable
         self._client.pause_body(not is_writable)
         assert self._upstream is not None
         seconds = self._services.body_seconds if is_writable else self._upstream.idle_seconds
@@ -287,6 +290,8 @@ class Exchange:
         self._stage = Stage.RELAYING
         now = self._services.monotonic()
         upstream.observations.observe(now - self._sent_at)
+        if upstream.is_failing:
+            upstream.recovered()
         self.deadline = now + upstream.idle_seconds
         is_streamed = isinstance(response.body, ChunkedBody | UntilClose)
         self._is_chunked_reply = is_streamed and request.is_http_11
@@ -294,7 +299,7 @@ class Exchange:
             request.keeps_alive = False
         self._pending_head = reply_head(
             response.fields,
-            self._request_id_line,
+            self._request_id.line,
             is_chunked=self._is_chunked_reply,
             closes=not request.keeps_alive,
             is_http_10=not request.is_http_11,
@@ -337,7 +342,8 @@ class Exchange:
             self._stage = Stage.CONNECTING
             self._task = asyncio.create_task(self._connect(self._target))
             return
-        log.warning("upstream failed", upstream=self._upstream and self._upstream.name, error=str(error))
+        assert self._upstream is not None
+        self._upstream.failed(error)
         self.fail(error)
 
     def _is_repeatable(self, connection: UpstreamConnection) -> bool:
@@ -372,7 +378,6 @@ class Exchange:
         """The client will send no more. True if the exchange can still end well."""
         if not self._request.body.is_complete:
             return False
-        self._request.keeps_alive = False
         self._client_left_at = self._services.monotonic() + HALF_CLOSED_SECONDS
         return True
 
@@ -385,10 +390,13 @@ class Exchange:
             self._client.cut()
         elif self._stage is Stage.RELAYING:
             self.fail(UpstreamError("the reply stood still for too long"))
-        elif not self._request.body.is_complete:
+        elif not self._request.body.is_complete and not self._is_upstream_blocked:
             self.fail(RequestTimeout("the body stood still for too long"))
         else:
-            self.fail(UpstreamTimeout("no reply in time"))
+            error = UpstreamTimeout("no reply in time")
+            if self._upstream is not None:
+                self._upstream.failed(error)
+            self.fail(error)
 
     def fail(self, error: GatewayError) -> None:
         """End the exchange with an error: a reply if none has begun, else a cut."""
@@ -412,7 +420,7 @@ class Exchange:
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         closes = self._closes()
-        status, reply = refusal_reply(refusal, self.request_id, closes=closes, is_head=self.method == b"HEAD")
+        status, reply = refusal_reply(refusal, self._request_id, closes=closes, is_head=self.method == b"HEAD")
         self._answer(status, reply, Outcome.REFUSED, closes)
 
     def _answer_error(self, error: GatewayError) -> None:
@@ -421,13 +429,13 @@ class Exchange:
         closes = self._closes() or isinstance(error, BadRequest)
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
         status, reply = error_reply(
-            error, self.request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
+            error, self._request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
         )
         self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
 
     def _answer_unforeseen(self) -> None:
         """An exception that nobody foresaw is a 500, never a pass (R075)."""
-        log.exception("unforeseen error in an exchange", request_id=self.request_id.decode())
+        log.exception("unforeseen error in an exchange", request_id=self._request_id.text.decode())
         self.fail(GatewayError("unforeseen"))
 
     def _closes(self) -> bool:

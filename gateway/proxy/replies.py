@@ -8,6 +8,17 @@ from typing import Final, assert_never
 from gateway.auth.refusal import Reason, Refusal
 from gateway.errors import GatewayError
 
+
+class RequestId:
+    """A request's name: its text, and the header line that carries it. `header` is the configured name."""
+
+    __slots__ = ("line", "text")
+
+    def __init__(self, header: bytes, text: bytes) -> None:
+        self.text = text
+        self.line = b"%b: %b\r\n" % (header, text)
+
+
 CHALLENGE: Final = b'WWW-Authenticate: Bearer realm="api"\r\n'
 
 PUBLIC_TEXTS: Final[dict[Reason, str]] = {
@@ -52,7 +63,7 @@ def status_of(reason: Reason) -> int:
             assert_never(unreachable)
 
 
-def refusal_reply(refusal: Refusal, request_id: bytes, *, closes: bool, is_head: bool = False) -> tuple[int, bytes]:
+def refusal_reply(refusal: Refusal, request_id: RequestId, *, closes: bool, is_head: bool = False) -> tuple[int, bytes]:
     """Status and bytes of the reply to a refused caller."""
     status = status_of(refusal.reason)
     headers = CHALLENGE if status == 401 else b""
@@ -63,7 +74,7 @@ def refusal_reply(refusal: Refusal, request_id: bytes, *, closes: bool, is_head:
 
 
 def error_reply(
-    error: GatewayError, request_id: bytes, *, closes: bool, is_head: bool = False, allowed: Iterable[bytes] = ()
+    error: GatewayError, request_id: RequestId, *, closes: bool, is_head: bool = False, allowed: Iterable[bytes] = ()
 ) -> tuple[int, bytes]:
     """Status and bytes of the reply to an error. `allowed` are the methods for a 405."""
     headers = b""
@@ -80,7 +91,7 @@ def problem(
     status: int,
     code: str,
     detail: str,
-    request_id: bytes,
+    request_id: RequestId,
     headers: bytes,
     details: Mapping[str, object],
     *,
@@ -96,7 +107,7 @@ def problem(
             "status": status,
             "code": code,
             "detail": detail,
-            "request_id": request_id.decode(),
+            "request_id": request_id.text.decode(),
             **details,
         }
     ).encode()
@@ -104,7 +115,8 @@ def problem(
         (
             b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()),
             b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n",
-            b"Content-Length: %d\r\nX-Request-Id: %b\r\n" % (len(body), request_id),
+            b"Content-Length: %d\r\n" % len(body),
+            request_id.line,
             headers,
             b"Connection: close\r\n\r\n" if closes else b"\r\n",
             b"" if is_head else body,

@@ -9,11 +9,16 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import structlog
+
+from gateway.errors import GatewayError
 from gateway.proxy.errors import UpstreamError, UpstreamUnreachable
 from gateway.proxy.framing import BadFraming, UntilClose
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseHead, ResponseReader
 from gateway.telemetry.hot import Observations
+
+log = structlog.get_logger(__name__)
 
 HEAD_END: Final = b"\r\n\r\n"
 MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst, not a working set
@@ -245,11 +250,23 @@ class Upstream:
         self.connect_seconds = connect_seconds
         self.response_seconds = response_seconds
         self.idle_seconds = idle_seconds
+        self.is_failing = False
         self._turn = itertools.cycle(range(len(targets)))
 
     def pick(self) -> Target:
         """The target whose turn it is. Hot."""
         return self.targets[next(self._turn)]
+
+    def failed(self, error: GatewayError) -> None:
+        """An exchange failed on the upstream's side. Told once, not once a request, until it answers again."""
+        if not self.is_failing:
+            self.is_failing = True
+            log.warning("upstream_failing", upstream=self.name, error=str(error))
+
+    def recovered(self) -> None:
+        """It answers again."""
+        self.is_failing = False
+        log.info("upstream_answers_again", upstream=self.name)
 
     def close(self) -> None:
         """Close every connection."""

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 
 from gateway.embedded.keeper import Keeper
-from gateway.embedded.servers import EmbeddedServerError
+from gateway.embedded.server_process import EmbeddedServerError
 from tests.fixtures import processes
 from tests.fixtures.stores import OwnPostgres, OwnRedis
 from tests.fixtures.waiting import until

@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.embedded.servers import HOST, free_port
+from gateway.embedded.server_process import HOST, free_port
 from tests.fixtures import processes
 from tests.fixtures.waiting import until
 

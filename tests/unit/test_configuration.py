@@ -80,13 +80,11 @@ async def test_example_is_good() -> None:
 
 async def test_unenforced_settings_warn() -> None:
     """A setting that is read and not acted on is told, one sentence each, and is no mistake."""
-    text = WHOLE.replace("http://127.0.0.1:9002", "https://127.0.0.1:9002").replace("round_robin", "random")
+    text = WHOLE.replace("round_robin", "random")
     assert warnings_of(read(text, STORES)) == [
-        "upstreams.orders.targets: https targets are not supported by this version.",
         "upstreams.orders.balance: this version balances by round_robin alone.",
         "upstreams.orders.health: active health checks are not made by this version.",
         "upstreams.orders.retries: requests are not retried by this version.",
-        "upstreams.orders.tls: TLS to upstreams is not supported by this version.",
         "routes[0].limits: rate limits are not enforced by this version.",
         "routes[0].tokens: tokens are not accepted by this version.",
         "plans.starter.limits: rate limits are not enforced by this version.",

@@ -25,12 +25,12 @@ def test_no_short_history_ends_in_a_stale_use(rng: random.Random) -> None:
     World(rng).run(25)
 
 
-@pytest.mark.parametrize("clause", CLAUSES)
-def test_every_clause_is_load_bearing(clause: str) -> None:
+@pytest.mark.parametrize(("clause", "first"), CLAUSES.items())
+def test_every_clause_is_load_bearing(clause: str, first: int) -> None:
     """Without this one clause some history does end in a stale use: the world can tell, and the clause is needed."""
-    for seed in range(2_000):
+    for seed in range(first, first + 2_000):
         try:
-            World(random.Random(seed), without=clause).run(300)
+            World(random.Random(seed), without=clause).run(600)
         except StaleUseError:
             return
     pytest.fail(f"no history needed {clause!r}")

@@ -115,8 +115,10 @@ class Management:
 
 
 @asynccontextmanager
-async def management_over(dsn: str, *, redis_url: str | None = None, max_per_user: int = 5) -> AsyncIterator[Management]:
-    """The API over the database at `dsn`, with nothing in it but three admin tokens (and `acme`, while they are made)."""
+async def management_over(
+    dsn: str, *, redis_url: str | None = None, max_per_user: int = 5
+) -> AsyncIterator[Management]:
+    """The API over the database at `dsn`, with nothing put into it and no token made yet."""
     metrics, clock = Metrics(), SystemClock()
     postgres = Postgres(dsn, metrics=metrics)
     await postgres.open()
