@@ -33,6 +33,7 @@ from gateway.control.status import build_status
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.proxy.exchange import Services, request_ids
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
+from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
 from gateway.proxy.server import ProxyServer
 from gateway.proxy.tally import Tally
@@ -259,7 +260,7 @@ class Gateway:
                 connect_seconds=upstream.timeouts.connect,
                 response_seconds=upstream.timeouts.response,
                 idle_seconds=upstream.timeouts.idle,
-                observations=metrics.upstream_seconds.of(name),
+                observe=metrics.upstream_seconds.of(name).observe,
             )
             for name, upstream in settings.upstreams.items()
         }
@@ -272,7 +273,7 @@ class Gateway:
             tally=Tally(metrics),
             monotonic=self._clock.monotonic,
             body_seconds=settings.client.body_timeout_seconds,
-            request_id_name=settings.identity_headers.request_id.encode(),
+            replies=Replies(settings.identity_headers.request_id),
             new_request_id=request_ids(),
         )
         server = ProxyServer(
@@ -301,7 +302,7 @@ class Gateway:
             connect_seconds=OWN_SECONDS,
             response_seconds=OWN_SECONDS,
             idle_seconds=OWN_SECONDS,
-            observations=self.metrics.upstream_seconds.of(OWN_UPSTREAM),
+            observe=self.metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
         )
         return [Route(OWN_UPSTREAM, (PREFIX.encode(),), OWN_UPSTREAM, Access("required"))]
 

@@ -27,6 +27,7 @@ NEGATIVE_ENTRIES: Final = 10_000  # apart from the good ones: a flood of unknown
 LONGEST_QUEUE: Final = 1_000  # digests being looked up at once; more is an outage, not a queue without end
 BACK_OFF_SECONDS: Final = 0.5  # after a failed lookup; less than Outage.retry_after_seconds (R052, R072)
 MOST_REPEATS: Final = 5  # of a lookup that changes keep overtaking
+PATIENCE_SECONDS: Final = 0.05  # for the refresh of an entry that may still be believed; it goes on by itself
 
 MISSING: Final = Refusal(Reason.MISSING_API_KEY)
 
@@ -129,7 +130,6 @@ class Admission:
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._away_until = 0.0
-        self._equal_sets: dict[frozenset[str], frozenset[str]] = {}
         self._auth = metrics.auth
         self._admitted_warm = {
             kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in (AuthKind.KEY, AuthKind.OPERATOR)
@@ -165,9 +165,10 @@ class Admission:
             return self._refuse(verdict, tier)
         principal = verdict.principal
         assert principal is not None, "entries are made of keys"
-        refusal = authorize(principal, access)
-        if refusal is not None:
-            return self._refuse(refusal, tier)
+        if not access.is_plain:
+            refusal = authorize(principal, access)
+            if refusal is not None:
+                return self._refuse(refusal, tier)
         if tier == "local":
             self._admitted_warm[principal.kind][0] += 1
         else:
@@ -189,7 +190,9 @@ class Admission:
             for _ in range(MOST_REPEATS):
                 entry, tier = await self._shared_flight(digest)
                 now = self._monotonic()
-                if now < self._view.fresh_until and self._view.is_usable(entry.revision, entry.subjects):
+                # What is still held has not been evicted, also where the view no longer remembers as far back.
+                is_usable = self._held(digest) is entry or self._view.is_usable(entry.revision, entry.subjects)
+                if is_usable and now < self._view.fresh_until:
                     return self._judge(entry, access, now, tier)
             raise Outage("a lookup was overtaken by changes, or outlived the view, several times in a row")
         except Outage:
@@ -205,6 +208,11 @@ class Admission:
             flight = asyncio.create_task(self._fill(digest))
             self._flights[digest] = flight
             flight.add_done_callback(lambda done: self._land(digest, done))
+        if self._held(digest) is not None and self._monotonic() < self._view.fresh_until:
+            await asyncio.wait({flight}, timeout=PATIENCE_SECONDS)
+            known = None if flight.done() else self._still_good(digest)
+            if known is not None:
+                return known, "local"
         return await asyncio.shield(flight)
 
     def _land(self, digest: bytes, flight: asyncio.Task[tuple[Entry, str]]) -> None:
@@ -228,9 +236,10 @@ class Admission:
                     raise
                 return known, "local"
             if self._view.is_usable(finding.revision, subjects_of(finding)):
-                self._share(digest, finding)
+                entry = self._remember(digest, finding)
+                self._share(digest, finding, entry.deadline - self._monotonic())
                 retired = finding.record is not None and finding.record.secret_state is SecretState.RETIRED
-                return self._remember(digest, finding), "retired" if retired else "postgres"
+                return entry, "retired" if retired else "postgres"
         raise Outage("a lookup was overtaken by changes several times in a row")
 
     async def _freshen(self) -> None:
@@ -250,10 +259,13 @@ class Admission:
 
     def _still_good(self, digest: bytes) -> Entry | None:
         """An entry past its refresh age, kept in use while Postgres is away (R059)."""
-        entry = self._good.get(digest) or self._bad.get(digest)
+        entry = self._held(digest)
         if entry is not None:
             entry.warm_until = self._monotonic() + BACK_OFF_SECONDS
         return entry
+
+    def _held(self, digest: bytes) -> Entry | None:
+        return self._good.get(digest) or self._bad.get(digest)
 
     def _remember(self, digest: bytes, finding: Finding) -> Entry:
         entry = self._entry_of(finding)
@@ -272,7 +284,7 @@ class Admission:
         if standing is not None:
             return Entry(finding.revision, subjects, standing, now + self._negative_ttl_seconds)
         deadline, after = first_deadline(record)
-        principal = principal_of(record, self._names, self._equal_sets)
+        principal = principal_of(record, self._names)
         return Entry(
             finding.revision,
             subjects,
@@ -282,11 +294,11 @@ class Admission:
             after=after,
         )
 
-    def _share(self, digest: bytes, finding: Finding) -> None:
-        """Leave the finding in Redis, without making the caller wait for it (R056)."""
-        if self._shared is None:
+    def _share(self, digest: bytes, finding: Finding, seconds_left: float) -> None:
+        """Leave the finding in Redis until it ends by itself (R044), without making the caller wait for it (R056)."""
+        if self._shared is None or seconds_left <= 0:
             return
-        seconds = self._negative_ttl_seconds if finding.record is None else self._ttl_seconds
+        seconds = self._negative_ttl_seconds if finding.record is None else min(self._ttl_seconds, seconds_left)
         write = asyncio.create_task(self._shared.put(digest, finding, seconds))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)

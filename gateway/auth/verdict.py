@@ -1,6 +1,7 @@
 """What a record is worth, and what a route asks for. Pure: a record in, a verdict out; no cache, no clock."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
@@ -11,12 +12,16 @@ from gateway.stores.records import Finding, KeyRecord
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route asks of a caller."""
+    """What a route asks of a caller. `is_plain` where that is a key and nothing beside."""
 
     mode: Literal["required", "optional", "none"]
     scopes: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
     tier: int = 0
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", not (self.scopes or self.features or self.tier))
 
 
 def subjects_of(finding: Finding) -> tuple[str, ...]:
@@ -24,8 +29,10 @@ def subjects_of(finding: Finding) -> tuple[str, ...]:
     record = finding.record
     if record is None:
         return tuple(f"digest:{digest.hex()}" for digest in finding.digests)
-    subjects = (f"key:{record.key_id}", f"user:{record.user_id}", f"tenant:{record.tenant_id}")
-    return subjects if record.plan is None else (*subjects, f"plan:{record.plan}")
+    # Interned where many keys have them in common: they are held for as long as any of those is remembered.
+    owners = (sys.intern(f"user:{record.user_id}"), sys.intern(f"tenant:{record.tenant_id}"))
+    plan = () if record.plan is None else (sys.intern(f"plan:{record.plan}"),)
+    return (f"key:{record.key_id}", *owners, *plan)
 
 
 def standing_refusal(record: KeyRecord) -> Refusal | None:

@@ -13,7 +13,6 @@ from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, Ur
 from gateway.proxy.exchange import Exchange, Services
 from gateway.proxy.framing import BadFraming
 from gateway.proxy.heads import Edge
-from gateway.proxy.replies import RequestId, error_reply
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.tally import Outcome
 
@@ -125,6 +124,10 @@ class ClientConnection(asyncio.Protocol):
         """As asyncio.Protocol. Hot."""
         if self._held:
             data, self._held = self._held + data, b""
+        elif self._state is State.HEAD and not self._is_writing_paused:
+            data = self._read_head(data)
+            if not data:
+                return  # one head and nothing behind it: the common case needs no loop
         self._advance(data)
 
     def eof_received(self) -> bool:
@@ -223,10 +226,10 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer bytes that never became an exchange, and end the connection."""
         allowed = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-        request_id = RequestId(self._services.request_id_name, self._services.new_request_id())
-        status, reply = error_reply(error, request_id, closes=True, allowed=allowed)
+        services = self._services
+        status, reply = services.replies.error(error, services.new_request_id(), closes=True, allowed=allowed)
         self.write(reply)
-        self._services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
+        services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
         self._begin_draining()
 
     # -- what the exchange asks for

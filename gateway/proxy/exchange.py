@@ -34,11 +34,11 @@ from gateway.proxy.errors import (
     UpstreamTimeout,
     WrongMethod,
 )
-from gateway.proxy.framing import LAST_CHUNK, NO_BODY, ChunkedBody, UntilClose, chunk
+from gateway.proxy.framing import LAST_CHUNK, NO_BODY, Body, ChunkedBody, UntilClose, chunk
 from gateway.proxy.heads import Edge, reply_head, request_head
-from gateway.proxy.replies import CONTINUE, RequestId, error_reply, refusal_reply
+from gateway.proxy.replies import CONTINUE, CRLF, Replies
 from gateway.proxy.request_head import RequestHead
-from gateway.proxy.response_head import ResponseHead
+from gateway.proxy.response_head import ResponseFields
 from gateway.proxy.router import Match, Router
 from gateway.proxy.tally import Outcome, Tally
 from gateway.proxy.upstream import Target, Upstream, UpstreamConnection
@@ -98,7 +98,7 @@ class Services:
     tally: Tally
     monotonic: Callable[[], float]
     body_seconds: float
-    request_id_name: bytes
+    replies: Replies
     new_request_id: Callable[[], bytes]
 
 
@@ -119,7 +119,7 @@ class Exchange:
     _upstream: Upstream | None = None
     _target: Target | None = None
     _connection: UpstreamConnection | None = None
-    _response: ResponseHead | None = None
+    _status = 0  # of the upstream's reply, once it has begun
     _task: asyncio.Task[None] | None = None
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
     _is_chunked_reply = False
@@ -133,7 +133,8 @@ class Exchange:
         self._request = request
         self._services = services
         self.method = request.method
-        self._request_id = RequestId(services.request_id_name, request.fields.request_id or services.new_request_id())
+        self._request_id = request_id = request.fields.request_id or services.new_request_id()
+        self._request_id_line = services.replies.request_id_start + request_id + CRLF
         self._started_at = services.monotonic()
 
     # -- deciding
@@ -222,7 +223,7 @@ class Exchange:
             self._target.host_line,
             self._admitted,
             self._client.edge,
-            self._request_id.line,
+            self._request_id_line,
         )
         self._connection = connection
         self._stage = Stage.WAITING
@@ -282,28 +283,42 @@ class Exchange:
 
     # -- relaying the reply
 
-    def on_response(self, response: ResponseHead) -> None:
-        """As ReplyReceiver. `on_payload` follows in the same call, so that a short reply is one write. Hot."""
-        upstream, request = self._upstream, self._request
-        assert upstream is not None
-        self._response = response
-        self._stage = Stage.RELAYING
-        now = self._services.monotonic()
-        upstream.observations.observe(now - self._sent_at)
-        if upstream.is_failing:
-            upstream.recovered()
-        self.deadline = now + upstream.idle_seconds
-        is_streamed = isinstance(response.body, ChunkedBody | UntilClose)
+    def on_whole(self, response: ResponseFields, payload: bytes) -> None:
+        """As ReplyReceiver. Hot."""
+        self._begin_reply(response)
+        request = self._request
+        if not request.body.is_complete:
+            request.keeps_alive = False
+        head = reply_head(response, self._request_id_line, False, not request.keeps_alive, not request.is_http_11)
+        self._client.write(head + payload)
+        self._complete()
+
+    def on_response(self, response: ResponseFields, body: Body) -> None:
+        """As ReplyReceiver. `on_payload` follows in the same call, so that head and first bytes are one write."""
+        self._begin_reply(response)
+        request = self._request
+        is_streamed = isinstance(body, ChunkedBody | UntilClose)
         self._is_chunked_reply = is_streamed and request.is_http_11
         if (is_streamed and not request.is_http_11) or not request.body.is_complete:
             request.keeps_alive = False
         self._pending_head = reply_head(
-            response.fields,
-            self._request_id.line,
-            is_chunked=self._is_chunked_reply,
-            closes=not request.keeps_alive,
-            is_http_10=not request.is_http_11,
+            response,
+            self._request_id_line,
+            self._is_chunked_reply,
+            not request.keeps_alive,
+            not request.is_http_11,
         )
+
+    def _begin_reply(self, response: ResponseFields) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        self._stage = Stage.RELAYING
+        self._status = response.status
+        now = self._services.monotonic()
+        upstream.observe(now - self._sent_at)
+        self.deadline = now + upstream.idle_seconds
+        if upstream.is_failing:
+            upstream.recovered()
 
     def on_payload(self, payload: bytes, is_complete: bool) -> None:
         """As ReplyReceiver. Hot."""
@@ -323,15 +338,14 @@ class Exchange:
             self._client_left_at = inf  # bytes went out: were nobody there, the socket would soon say so
 
     def _complete(self) -> None:
-        response, connection = self._response, self._connection
-        assert response is not None
+        connection = self._connection
         assert connection is not None
         self._connection = None
         if not self._request.body.is_complete:
             connection.abandon()  # the upstream answered early and must not take the rest for a request
-        elif response.keeps_alive:
+        else:
             connection.target.give_back(connection, self._services.monotonic())
-        self._finish(response.status, Outcome.FORWARDED)
+        self._finish(self._status, Outcome.FORWARDED)
         self._client.finished(self._request.keeps_alive)
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
@@ -402,8 +416,7 @@ class Exchange:
         """End the exchange with an error: a reply if none has begun, else a cut."""
         self._drop_upstream()
         if self._stage is Stage.RELAYING and not self._pending_head:
-            assert self._response is not None
-            self._finish(self._response.status, Outcome.CUT)
+            self._finish(self._status, Outcome.CUT)
             self._client.cut()
         elif self._stage is not Stage.DONE:
             self._pending_head = b""
@@ -420,7 +433,9 @@ class Exchange:
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         closes = self._closes()
-        status, reply = refusal_reply(refusal, self._request_id, closes=closes, is_head=self.method == b"HEAD")
+        status, reply = refusal_reply(
+            refusal, self._request_id, self._request_id_line, closes=closes, is_head=self.method == b"HEAD"
+        )
         self._answer(status, reply, Outcome.REFUSED, closes)
 
     def _answer_error(self, error: GatewayError) -> None:
@@ -429,13 +444,18 @@ class Exchange:
         closes = self._closes() or isinstance(error, BadRequest)
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
         status, reply = error_reply(
-            error, self._request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
+            error,
+            self._request_id,
+            self._request_id_line,
+            closes=closes,
+            is_head=self.method == b"HEAD",
+            allowed=allowed,
         )
         self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
 
     def _answer_unforeseen(self) -> None:
         """An exception that nobody foresaw is a 500, never a pass (R075)."""
-        log.exception("unforeseen error in an exchange", request_id=self._request_id.text.decode())
+        log.exception("unforeseen error in an exchange", request_id=self._request_id.decode())
         self.fail(GatewayError("unforeseen"))
 
     def _closes(self) -> bool:

@@ -163,7 +163,7 @@ class ChunkedBody:
         end = data.find(b"\r\n", position, position + limit + 2)
         if end < 0:
             tail = data[position:]
-            if len(tail) > limit or b"\n" in tail or b"\r" in tail[:-1]:
+            if len(tail) > limit + 1 or b"\n" in tail or b"\r" in tail[:-1]:  # its last byte may be half of the CRLF
                 raise BadFraming("a line of the chunked coding is too long or does not end in CRLF")
             return None, position
         line = data[position:end]

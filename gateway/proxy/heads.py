@@ -78,7 +78,7 @@ def _framing(fields: Fields) -> bytes:
 
 
 def reply_head(
-    fields: ResponseFields, request_id_line: bytes, *, is_chunked: bool, closes: bool, is_http_10: bool
+    fields: ResponseFields, request_id_line: bytes, is_chunked: bool, closes: bool, is_http_10: bool
 ) -> bytes:
     """The head of the reply to the client. Hot."""
     end = b"Connection: close\r\n\r\n" if closes else b"Connection: keep-alive\r\n\r\n" if is_http_10 else b"\r\n"

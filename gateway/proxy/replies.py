@@ -8,17 +8,8 @@ from typing import Final, assert_never
 from gateway.auth.refusal import Reason, Refusal
 from gateway.errors import GatewayError
 
-
-class RequestId:
-    """A request's name: its text, and the header line that carries it. `header` is the configured name."""
-
-    __slots__ = ("line", "text")
-
-    def __init__(self, header: bytes, text: bytes) -> None:
-        self.text = text
-        self.line = b"%b: %b\r\n" % (header, text)
-
-
+CRLF: Final = b"\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHALLENGE: Final = b'WWW-Authenticate: Bearer realm="api"\r\n'
 
 PUBLIC_TEXTS: Final[dict[Reason, str]] = {
@@ -63,65 +54,68 @@ def status_of(reason: Reason) -> int:
             assert_never(unreachable)
 
 
-def refusal_reply(refusal: Refusal, request_id: RequestId, *, closes: bool, is_head: bool = False) -> tuple[int, bytes]:
-    """Status and bytes of the reply to a refused caller."""
-    status = status_of(refusal.reason)
-    headers = CHALLENGE if status == 401 else b""
-    text = PUBLIC_TEXTS[refusal.reason]
-    return status, problem(
-        status, refusal.reason, text, request_id, headers, refusal.details, closes=closes, is_head=is_head
-    )
+class Replies:
+    """Writes whole replies. `request_id_header` is the configured name of the header that carries the request id."""
 
+    def __init__(self, request_id_header: str) -> None:
+        self.request_id_start = f"{request_id_header}: ".encode()
 
-def error_reply(
-    error: GatewayError, request_id: RequestId, *, closes: bool, is_head: bool = False, allowed: Iterable[bytes] = ()
-) -> tuple[int, bytes]:
-    """Status and bytes of the reply to an error. `allowed` are the methods for a 405."""
-    headers = b""
-    if error.retry_after_seconds is not None:
-        headers += b"Retry-After: %d\r\n" % error.retry_after_seconds
-    if error.status == 405:
-        headers += b"Allow: %b\r\n" % b", ".join(allowed)
-    return error.status, problem(
-        error.status, error.code, error.public, request_id, headers, {}, closes=closes, is_head=is_head
-    )
+    def refusal(self, refusal: Refusal, request_id: bytes, *, closes: bool, is_head: bool) -> tuple[int, bytes]:
+        """Status and bytes of the reply to a refused caller."""
+        status, text = status_of(refusal.reason), PUBLIC_TEXTS[refusal.reason]
+        headers = CHALLENGE if status == 401 else b""
+        members = _members(status, refusal.reason, text, request_id) | refusal.details
+        return status, self._problem(status, members, request_id, headers, closes=closes, is_head=is_head)
 
+    def error(
+        self,
+        error: GatewayError,
+        request_id: bytes,
+        *,
+        closes: bool,
+        is_head: bool = False,
+        allowed: Iterable[bytes] = (),
+    ) -> tuple[int, bytes]:
+        """Status and bytes of the reply to an error. `allowed` are the methods for a 405."""
+        headers = b""
+        if error.retry_after_seconds is not None:
+            headers += b"Retry-After: %d\r\n" % error.retry_after_seconds
+        if error.status == 405:
+            headers += b"Allow: %b\r\n" % b", ".join(allowed)
+        members = _members(error.status, error.code, error.public, request_id)
+        return error.status, self._problem(error.status, members, request_id, headers, closes=closes, is_head=is_head)
 
-def problem(
-    status: int,
-    code: str,
-    detail: str,
-    request_id: RequestId,
-    headers: bytes,
-    details: Mapping[str, object],
-    *,
-    closes: bool,
-    is_head: bool,
-) -> bytes:
-    """A whole reply (RFC 9457). It is never cached; `closes` announces that the connection ends with it."""
-    phrase = HTTPStatus(status).phrase
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": phrase,
-            "status": status,
-            "code": code,
-            "detail": detail,
-            "request_id": request_id.text.decode(),
-            **details,
-        }
-    ).encode()
-    return b"".join(
-        (
-            b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()),
-            b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n",
-            b"Content-Length: %d\r\n" % len(body),
-            request_id.line,
-            headers,
-            b"Connection: close\r\n\r\n" if closes else b"\r\n",
-            b"" if is_head else body,
+    def _problem(
+        self,
+        status: int,
+        members: Mapping[str, object],
+        request_id: bytes,
+        headers: bytes,
+        *,
+        closes: bool,
+        is_head: bool,
+    ) -> bytes:
+        """A whole reply (RFC 9457). It is never cached; `closes` announces that the connection ends with it."""
+        body = json.dumps(members).encode()
+        return b"".join(
+            (
+                b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()),
+                b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n",
+                b"Content-Length: %d\r\n" % len(body),
+                self.request_id_start + request_id + CRLF,
+                headers,
+                b"Connection: close\r\n\r\n" if closes else CRLF,
+                b"" if is_head else body,
+            )
         )
-    )
 
 
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+def _members(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request_id.decode(),
+    }

@@ -116,13 +116,13 @@ class RequestReader:
         else:
             fields = self._read_section(head, section, is_http_11=minor == b"1")
             self._last = (section, minor, fields)
+        if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
+            raise MethodRefused(f"{method.decode()} is never forwarded")
         request = RequestHead(method, target, minor == b"1", fields)
         if target[0] != SLASH:
             _reduce_target(request)
         if b"#" in target:
             raise BadRequest("a fragment in the request target")
-        if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
-            raise MethodRefused(f"{method.decode()} is never forwarded")
         return request
 
     def _read_section(self, head: bytes, section: bytes, *, is_http_11: bool) -> Fields:
@@ -235,8 +235,9 @@ def check_authority(authority: bytes) -> None:
 
 
 def _reduce_target(request: RequestHead) -> None:
-    """Absolute form to origin form: its authority replaces Host (RFC 9112 3.2.2). `*` stays."""
-    if request.target == b"*" and request.method == b"OPTIONS":
+    """Absolute form to origin form: its authority replaces Host (RFC 9112 3.2.2). `*` stays, or comes back (3.2.4)."""
+    is_options = request.method == b"OPTIONS"
+    if request.target == b"*" and is_options:
         return
     absolute = ABSOLUTE_FORM.fullmatch(request.target)
     if absolute is None:
@@ -244,4 +245,7 @@ def _reduce_target(request: RequestHead) -> None:
     authority, rest = absolute.groups()
     check_authority(authority)
     request.host = authority
-    request.target = rest if rest.startswith(b"/") else b"/" + rest
+    if is_options and not rest:
+        request.target = b"*"
+    else:
+        request.target = rest if rest.startswith(b"/") else b"/" + rest

@@ -44,18 +44,6 @@ class ResponseFields:
     is_chunked: bool
 
 
-class ResponseHead:
-    """A reply without its body."""
-
-    __slots__ = ("body", "fields", "keeps_alive", "status")
-
-    def __init__(self, fields: ResponseFields, request_method: bytes) -> None:
-        self.fields = fields
-        self.status = fields.status
-        self.keeps_alive = fields.keeps_alive
-        self.body = _body(fields, request_method)
-
-
 class ResponseReader:
     """Reads reply heads for one upstream connection. The last head is remembered with what it said, as for requests."""
 
@@ -65,15 +53,14 @@ class ResponseReader:
         self._table = table
         self._last: tuple[bytes, ResponseFields] | None = None
 
-    def read(self, head: bytes, request_method: bytes) -> ResponseHead:
-        """The head in `head` (up to, not with, its empty line). Raises UpstreamError. Hot."""
+    def read(self, head: bytes) -> ResponseFields:
+        """What the head in `head` says (up to, not with, its empty line). Raises UpstreamError. Hot."""
         last = self._last
         if last is not None and head == last[0]:
-            fields = last[1]
-        else:
-            fields = self._read_fields(head)
-            self._last = (head, fields)
-        return ResponseHead(fields, request_method)
+            return last[1]
+        fields = self._read_fields(head)
+        self._last = (head, fields)
+        return fields
 
     def _read_fields(self, head: bytes) -> ResponseFields:
         lines = head.split(b"\r\n")
@@ -137,8 +124,8 @@ def _assemble(status: int, is_http_11: bool, kept: list[bytes], special: dict[Ac
     return ResponseFields(status, b"\r\n".join(kept), length_line, keeps_alive, length, chunked)
 
 
-def _body(fields: ResponseFields, request_method: bytes) -> Body:
-    """Where the reply's body ends (RFC 9112 6.3). Hot."""
+def body_of(fields: ResponseFields, request_method: bytes) -> Body:
+    """Where the reply's body ends (RFC 9112 6.3)."""
     status = fields.status
     if request_method == b"HEAD" or status in (204, 304) or status < 200:
         return NO_BODY

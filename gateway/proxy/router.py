@@ -60,9 +60,11 @@ class Router:
         while True:
             candidates = self._by_path.get(prefix)
             if candidates is not None:
-                found = _pick(candidates, method, host)
-                if found is not None:
-                    route, allowed = found
+                route: Route | None = candidates[0]
+                allowed: tuple[bytes, ...] = ()
+                if len(candidates) > 1 or candidates[0].hosts or candidates[0].methods:
+                    route, allowed = _pick(candidates, method, host)
+                if route is not None:
                     if route.strip_prefix and prefix:
                         rest = path[len(prefix) :]
                         target = (rest if rest.startswith(b"/") else b"/" + rest) + question + query
@@ -72,7 +74,8 @@ class Router:
             prefix = prefix[: prefix.rfind(b"/")]
 
 
-def _pick(candidates: list[Route], method: bytes, host: bytes) -> tuple[Route, tuple[bytes, ...]] | None:
+def _pick(candidates: list[Route], method: bytes, host: bytes) -> tuple[Route | None, tuple[bytes, ...]]:
+    """The first route that fits; else the first that fits but for the method, with the methods that would do."""
     allowed: set[bytes] = set()
     wrong_method: Route | None = None
     for route in candidates:
@@ -82,7 +85,7 @@ def _pick(candidates: list[Route], method: bytes, host: bytes) -> tuple[Route, t
             return route, ()
         wrong_method = wrong_method or route
         allowed |= route.methods
-    return None if wrong_method is None else (wrong_method, tuple(sorted(allowed)))
+    return wrong_method, tuple(sorted(allowed))
 
 
 def _bare_host(host: bytes) -> bytes:

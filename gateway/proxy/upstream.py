@@ -13,10 +13,9 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.proxy.errors import UpstreamError, UpstreamUnreachable
-from gateway.proxy.framing import BadFraming, UntilClose
+from gateway.proxy.framing import BadFraming, Body, UntilClose
 from gateway.proxy.headers import HeaderTable
-from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseHead, ResponseReader
-from gateway.telemetry.hot import Observations
+from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseFields, ResponseReader, body_of
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +29,12 @@ class ReplyReceiver(Protocol):
 
     method: bytes
 
-    def on_response(self, response: ResponseHead) -> None:
-        """The reply's head has come."""
+    def on_whole(self, response: ResponseFields, payload: bytes) -> None:
+        """The whole reply has come at once; the only call for it."""
+        ...
+
+    def on_response(self, response: ResponseFields, body: Body) -> None:
+        """The reply's head has come; `body` reads the rest."""
         ...
 
     def on_payload(self, payload: bytes, is_complete: bool) -> None:
@@ -51,11 +54,12 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to a target. Idle (no receiver) or in one exchange, which it serves from head to last byte."""
 
     __slots__ = (
+        "_body",
         "_held",
         "_interim",
+        "_keeps_alive",
         "_reader",
         "_receiver",
-        "_response",
         "idle_since",
         "is_reused",
         "target",
@@ -69,16 +73,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._reader = ResponseReader(table)
         self._receiver: ReplyReceiver | None = None
-        self._response: ResponseHead | None = None
+        self._body: Body | None = None  # once the head of the reply has come
         self._held = b""
         self._interim = 0
+        self._keeps_alive = False
 
     def start(self, receiver: ReplyReceiver, head: bytes) -> None:
         """Send a request's head; its reply goes to `receiver`. Hot."""
         assert self._receiver is None, "a connection serves one exchange at a time"
         self._receiver = receiver
-        self._response = None
-        self._interim = 0
         self.transport.write(head)
 
     def abandon(self) -> None:
@@ -99,7 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
-        if self._response is not None and isinstance(self._response.body, UntilClose) and exc is None:
+        if isinstance(self._body, UntilClose) and exc is None:
             receiver.on_payload(b"", True)
         else:
             receiver.on_upstream_lost(UpstreamError(f"the upstream's connection ended in the middle: {exc}"))
@@ -117,37 +120,54 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(error)
 
     def _read(self, data: bytes) -> None:
-        receiver, response = self._receiver, self._response
+        receiver = self._receiver
         assert receiver is not None
-        is_first = response is None
-        if response is None:
+        if self._body is None:
             if self._held:
                 data, self._held = self._held + data, b""
-            while True:
-                end = data.find(HEAD_END)
-                if end < 0:
-                    if len(data) > HEAD_LIMIT:
-                        raise UpstreamError("the reply's head is too large")
-                    self._held = data
-                    return
-                response = self._reader.read(data[:end], receiver.method)
-                data = data[end + 4 :]
-                if response.status >= 200:
-                    break
-                self._interim += 1
-                if response.status == 101 or self._interim > INTERIM_LIMIT:
-                    raise UpstreamError("the upstream switched protocols unasked, or sends interim replies without end")
-            self._response = response
-            receiver.on_response(response)
-        payload, rest = response.body.feed(data)
-        if response.body.is_complete:
-            self._receiver = None
-            if rest or not response.keeps_alive:
-                response.keeps_alive = False
-                self.transport.close()
-            receiver.on_payload(payload, True)
-        elif payload or is_first:
-            receiver.on_payload(payload, False)
+            end = data.find(HEAD_END)
+            if end < 0:
+                self._hold(data)
+                return
+            response = self._reader.read(data[:end])
+            data = data[end + 4 :]
+            status = response.status
+            if status < 200:
+                self._skip_interim(status, data)
+                return
+            if len(data) == response.content_length and receiver.method != b"HEAD" and status not in (204, 304):
+                self._finish(is_clean=response.keeps_alive)
+                receiver.on_whole(response, data)
+                return
+            self._keeps_alive = response.keeps_alive
+            self._body = body_of(response, receiver.method)
+            receiver.on_response(response, self._body)
+            payload, rest = self._body.feed(data)
+        else:
+            payload, rest = self._body.feed(data)
+        is_complete = self._body.is_complete
+        if is_complete:
+            self._finish(is_clean=self._keeps_alive and not rest)
+        receiver.on_payload(payload, is_complete)
+
+    def _finish(self, *, is_clean: bool) -> None:
+        """The reply is complete. Unless the connection is clean, it ends here."""
+        self._receiver = self._body = None
+        self._interim = 0
+        if not is_clean:
+            self.transport.close()
+
+    def _hold(self, data: bytes) -> None:
+        if len(data) > HEAD_LIMIT:
+            raise UpstreamError("the reply's head is too large")
+        self._held = data
+
+    def _skip_interim(self, status: int, data: bytes) -> None:
+        self._interim += 1
+        if status == 101 or self._interim > INTERIM_LIMIT:
+            raise UpstreamError("the upstream switched protocols unasked, or sends interim replies without end")
+        if data:
+            self._read(data)
 
     def _fail(self, error: UpstreamError) -> None:
         receiver, self._receiver = self._receiver, None
@@ -232,7 +252,7 @@ class Target:
 
 
 class Upstream:
-    """A named service: its targets, and how long it may take. Times are seconds; `observations` counts them."""
+    """A named service: its targets, and how long it may take. Times are seconds; `observe` takes each response time."""
 
     def __init__(
         self,
@@ -242,20 +262,16 @@ class Upstream:
         connect_seconds: float,
         response_seconds: float,
         idle_seconds: float,
-        observations: Observations,
+        observe: Callable[[float], None],
     ) -> None:
         self.name = name
-        self.observations = observations
+        self.observe = observe
         self.targets = targets
         self.connect_seconds = connect_seconds
         self.response_seconds = response_seconds
         self.idle_seconds = idle_seconds
         self.is_failing = False
-        self._turn = itertools.cycle(range(len(targets)))
-
-    def pick(self) -> Target:
-        """The target whose turn it is. Hot."""
-        return self.targets[next(self._turn)]
+        self.pick = itertools.cycle(targets).__next__  # hot: the target whose turn it is
 
     def failed(self, error: GatewayError) -> None:
         """An exchange failed on the upstream's side. Told once, not once a request, until it answers again."""

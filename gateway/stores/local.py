@@ -30,6 +30,13 @@ class LocalCache(LRUCache[bytes, V]):
         # Most subjects stand behind one digest, and a set of one costs 216 bytes: it is held bare until a second comes.
         self._by_subject: dict[str, bytes | set[bytes]] = {}
 
+    def get(self, digest: bytes) -> V | None:  # type: ignore[override]  # a default is never asked for
+        """The value under `digest`, which becomes the most recently used; None where there is none. Hot."""
+        try:
+            return self[digest]
+        except KeyError:
+            return None
+
     def put(self, digest: bytes, value: V) -> None:
         """Remember `value`, in place of what stood under `digest`."""
         self.pop(digest, None)
