@@ -433,9 +433,8 @@ class Exchange:
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         closes = self._closes()
-        status, reply = refusal_reply(
-            refusal, self._request_id, self._request_id_line, closes=closes, is_head=self.method == b"HEAD"
-        )
+        is_head = self.method == b"HEAD"
+        status, reply = self._services.replies.refusal(refusal, self._request_id, closes=closes, is_head=is_head)
         self._answer(status, reply, Outcome.REFUSED, closes)
 
     def _answer_error(self, error: GatewayError) -> None:
@@ -443,13 +442,8 @@ class Exchange:
             return
         closes = self._closes() or isinstance(error, BadRequest)
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
-        status, reply = error_reply(
-            error,
-            self._request_id,
-            self._request_id_line,
-            closes=closes,
-            is_head=self.method == b"HEAD",
-            allowed=allowed,
+        status, reply = self._services.replies.error(
+            error, self._request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
         )
         self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
 
