@@ -140,13 +140,16 @@ class Propagator:
         """Publish until it is published, then take the entries away that it voids."""
         if self._channel is None:
             return
+        is_told = False
         while True:
             subscription = self._channel.subscription
             try:
                 await self._channel.publish(change.revision, change.invalidations)
                 break
             except StoreUnavailable as error:
-                log.warning("publish_failed", revision=change.revision, error=str(error))
+                if not is_told:
+                    log.warning("publish_failed", revision=change.revision, error=str(error))
+                is_told = True
             await asyncio.sleep(PUBLISH_AGAIN_SECONDS)
         confirmation.published(self._monotonic(), subscription=subscription)
         news.set()

@@ -14,7 +14,7 @@ from gateway.control.paths import id_in_path
 from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem, reply
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection, Postgres
-from gateway.stores.postgres.users import UserRow
+from gateway.stores.postgres.users import UserFacts, UserRow
 
 READ_SECONDS = 3.0
 
@@ -83,7 +83,7 @@ class UserCalls:
 
         async def work(connection: Connection, judge: Judge) -> tuple[UserRow, bool]:
             while True:
-                created = await sql.insert(connection, _row(user_id, body, body.status or "active"))
+                created = await sql.insert(connection, _facts(user_id, body, body.status or "active"))
                 if created is not None:
                     return created, True
                 before = await sql.lock(connection, user_id)
@@ -95,7 +95,7 @@ class UserCalls:
                 raise TenantFixed(f"{user_id!r} is of {before.tenant_id!r}")
             status = body.status or before.status
             judge.declare(is_narrowing=status == "suspended" != before.status)
-            return await sql.update(connection, _row(user_id, body, status))
+            return await sql.update(connection, _facts(user_id, body, status))
 
         (user, is_new), propagation = await self._mutations.apply_judged(work, target=f"user:{user_id}")
         return reply({**shown_user(user), "propagation": shown(propagation)}, status=201 if is_new else 200)
@@ -118,7 +118,5 @@ class UserCalls:
         return web.Response(status=204)
 
 
-def _row(user_id: str, body: UserBody, status: str) -> UserRow:
-    return UserRow(
-        user_id, body.tenant_id, body.display_name, body.roles, body.groups, status, created_at=moments.parse(0)
-    )
+def _facts(user_id: str, body: UserBody, status: str) -> UserFacts:
+    return UserFacts(user_id, body.tenant_id, body.display_name, body.roles, body.groups, status)

@@ -31,7 +31,7 @@ class Edge:
         if self.is_trusted and fields.forwarded:
             return self._appended(fields, host)
         if host != self._last[0]:
-            self._last = (host, b"%bX-Forwarded-Host: %b\r\n" % (self._lines, host))
+            self._last = (host, b"%bX-Forwarded-Host: %b\r\n" % (self._lines, host) if host else self._lines)
         return self._last[1]
 
     def _appended(self, fields: Fields, host: bytes) -> bytes:

@@ -1,17 +1,19 @@
 """From a request's target to a route. The path is cleaned once; what was matched is what is forwarded (R341)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from gateway.auth.verdict import Access
 from gateway.proxy.errors import BadRequest
 
 # What two readers of a path may read in two ways. Looked for once per request; only then is the path taken apart.
 _ODD: Final = re.compile(rb"//|/\.|[%;\\]")
-# Encoded forms of `/`, `\` and NUL, and of dot segments, also doubly encoded: an upstream may decode what we did not.
-_HIDDEN: Final = re.compile(rb"%(?:25)*(?:2f|5c|00)|(?:^|/)\.?%(?:25)*2e(?:\.|%(?:25)*2e)?(?=/|$)", re.IGNORECASE)
+_ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
+_NESTED: Final = re.compile(rb"%(?:25)+")
+_DOTS: Final = frozenset({b".", b".."})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,8 @@ class Router:
         if _ODD.search(path) is not None:
             path = clean_path(path)
             target = path + question + query
+            if b"%" in path:
+                self._check_readings(method, path, host)
         prefix = path.rstrip(b"/") if path[-1:] == b"/" else path
         while True:
             candidates = self._by_path.get(prefix)
@@ -73,8 +77,23 @@ class Router:
                 return None
             prefix = prefix[: prefix.rfind(b"/")]
 
+    def _check_readings(self, method: bytes, path: bytes, host: bytes) -> None:
+        """Raise BadRequest if an upstream that decodes the path would find itself in another route's territory."""
+        plain = re.split(rb"[?#]", decoded(path), maxsplit=1)[0]
+        if plain != path and self._route_of(method, plain, host) is not self._route_of(method, path, host):
+            raise BadRequest("a path that leads elsewhere once it is decoded")
 
-def _pick(candidates: list[Route], method: bytes, host: bytes) -> tuple[Route | None, tuple[bytes, ...]]:
+    def _route_of(self, method: bytes, path: bytes, host: bytes) -> Route | None:
+        """As `match`, of a clean path, where time does not matter."""
+        prefix = path.rstrip(b"/")
+        while True:
+            route, _ = _pick(self._by_path.get(prefix, ()), method, host)
+            if route is not None or not prefix:
+                return route
+            prefix = prefix[: prefix.rfind(b"/")]
+
+
+def _pick(candidates: Sequence[Route], method: bytes, host: bytes) -> tuple[Route | None, tuple[bytes, ...]]:
     """The first route that fits; else the first that fits but for the method, with the methods that would do."""
     allowed: set[bytes] = set()
     wrong_method: Route | None = None
@@ -100,9 +119,9 @@ def clean_path(path: bytes) -> bytes:
     """The path with empty and dot segments taken out (RFC 3986 5.2.4).
 
     Raises BadRequest for what cannot be cleaned without guessing how the upstream reads it: an encoded slash,
-    backslash, dot or NUL, a backslash, a path parameter.
+    backslash, dot segment or NUL, however often encoded; a backslash; a path parameter.
     """
-    if b";" in path or b"\\" in path or _HIDDEN.search(path) is not None:
+    if b";" in path or b"\\" in path or (b"%" in path and _has_hidden_parts(path)):
         raise BadRequest("a path that could be read in two ways")
     segments: list[bytes] = []
     for segment in path.split(b"/"):
@@ -113,3 +132,20 @@ def clean_path(path: bytes) -> bytes:
             segments.append(segment)
     is_folder = path.endswith((b"/", b"/.", b"/.."))
     return b"/" + b"/".join(segments) + (b"/" if is_folder and segments else b"")
+
+
+def _has_hidden_parts(path: bytes) -> bool:
+    """Whether decoding makes other segments of the path than there are."""
+    plain = decoded(path)
+    if plain.count(b"/") != path.count(b"/") or b"\\" in plain or b"\0" in plain:
+        return True
+    return any(
+        inner in _DOTS and inner != outer for inner, outer in zip(plain.split(b"/"), path.split(b"/"), strict=True)
+    )
+
+
+def decoded(path: bytes) -> bytes:
+    """The path percent-decoded until nothing is left to decode: what the most eager upstream would read."""
+    while _ENCODED.search(path) is not None:
+        path = unquote_to_bytes(_NESTED.sub(b"%", path))
+    return path

@@ -1,8 +1,11 @@
 """From a digest to the facts behind it, in one snapshot: the only query between a request and the truth."""
 
+import contextlib
 import json
 import math
 from typing import Any
+
+import asyncpg
 
 from gateway.errors import StoreUnavailable
 from gateway.stores.postgres.connection import Connection, Postgres
@@ -50,6 +53,12 @@ _RETIRED = _STATEMENT.format(
 )
 
 
+_RENEW = {
+    SecretState.CURRENT: "UPDATE api_keys SET digest = $2 WHERE digest = $1",
+    SecretState.RETIRED: "UPDATE retired_secrets SET digest = $2 WHERE digest = $1",
+}
+
+
 class KeyLookup:
     """Finds the key behind a secret's digest."""
 
@@ -57,7 +66,10 @@ class KeyLookup:
         self._pg = pg
 
     async def find(self, digests: tuple[bytes, ...]) -> Finding:
-        """What stands behind the secret whose stored forms may be `digests` (32 bytes each).
+        """What stands behind the secret whose stored forms may be `digests` (32 bytes each; the current form first).
+
+        A row found under an older form gets the current one, so that an old pepper can be given up once all keys that
+        are still in use have been used.
 
         Current secrets first; the retired ones are asked only when there was none (R041).
         Raises StoreUnavailable, also for a row that is not of the expected shape (R047).
@@ -67,10 +79,12 @@ class KeyLookup:
             current = await connection.fetchrow(_CURRENT, digests)
             finding = _finding(current, digests, SecretState.CURRENT)
             if finding.record is not None:
+                await _renew_form(connection, finding.record, digests[0])
                 return finding
             retired = await connection.fetchrow(_RETIRED, digests)
             second = _finding(retired, digests, SecretState.RETIRED)
             if second.record is not None:
+                await _renew_form(connection, second.record, digests[0])
                 return second
             # A secret that appeared between the two snapshots must not be denied as of the later one.
             return finding
@@ -80,6 +94,13 @@ class KeyLookup:
 
 class _Malformed(Exception):
     """A value is not of the type that the schema promises."""
+
+
+async def _renew_form(connection: Connection, record: KeyRecord, form: bytes) -> None:
+    if record.digest != form:
+        # The lookup has its answer already: a database that takes no writes now is told again at the next use.
+        with contextlib.suppress(asyncpg.PostgresError):
+            await connection.execute(_RENEW[record.secret_state], record.digest, form)
 
 
 def _finding(row: Any, digests: tuple[bytes, ...], state: SecretState) -> Finding:

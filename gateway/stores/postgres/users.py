@@ -22,8 +22,8 @@ class UnknownPlan(GatewayError):
 
 
 @dataclass(frozen=True, slots=True)
-class UserRow:
-    """One user. `status` is `active` or `suspended`."""
+class UserFacts:
+    """What a caller says about a user. `status` is `active` or `suspended`."""
 
     id: str
     tenant_id: str
@@ -31,6 +31,12 @@ class UserRow:
     roles: tuple[str, ...]
     groups: tuple[str, ...]
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow(UserFacts):
+    """One user."""
+
     created_at: datetime
 
 
@@ -92,8 +98,8 @@ async def page(connection: Connection, *, tenant_id: str | None, after: str, lim
     return [_user(row) for row in rows]
 
 
-async def insert(connection: Connection, user: UserRow) -> UserRow | None:
-    """A new user (`created_at` is the database's); None where the id is in use. Raises UnknownTenant."""
+async def insert(connection: Connection, user: UserFacts) -> UserRow | None:
+    """A new user; None where the id is in use. Raises UnknownTenant."""
     try:
         row = await connection.fetchrow(
             "INSERT INTO users (id, tenant_id, display_name, roles, groups, status)"
@@ -110,8 +116,8 @@ async def insert(connection: Connection, user: UserRow) -> UserRow | None:
     return None if row is None else _user(row)
 
 
-async def update(connection: Connection, user: UserRow) -> UserRow:
-    """Overwrite all but id, tenant and `created_at` of a user that the caller has locked."""
+async def update(connection: Connection, user: UserFacts) -> UserRow:
+    """Overwrite all but id and tenant of a user that the caller has locked."""
     row = await connection.fetchrow(
         "UPDATE users SET display_name = $2, roles = $3, groups = $4, status = $5 WHERE id = $1 RETURNING *",
         user.id,
