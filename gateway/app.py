@@ -350,6 +350,8 @@ def _routes(settings: Settings) -> list[Route]:
             methods=frozenset(method.encode() for method in route.methods),
             hosts=frozenset(host.encode() for host in route.hosts),
             strip_prefix=route.strip_prefix,
+            upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
+            closes_revoked=route.close_revoked_streams,
             body_limit_bytes=(
                 settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
             ),

@@ -292,6 +292,10 @@ Method = Annotated[
     str,
     Shape(r"[A-Z][A-Z-]{0,31}", "a method", "Write it in capitals, such as GET."),
 ]
+Protocol = Annotated[
+    str,
+    Shape(r"[a-z][a-z0-9._/-]{0,31}", "a protocol", "Write its name in lower case, such as websocket."),
+]
 HostName = Annotated[
     str,
     Shape(_HOST, "a host", "Write a host name without a scheme, a port or a wildcard."),

@@ -217,6 +217,10 @@ class Route(_Model):
     """Whether short-lived tokens are accepted beside keys."""
     body_limit_bytes: values.Whole | None = None
     """The body of a request; more is answered 413. Null means the limit of `client`."""
+    upgrades: tuple[values.Protocol, ...] = ("websocket",)
+    """Protocols, in lower case, that a client and the upstream may switch to."""
+    close_revoked_streams: values.Flag = True
+    """Whether an open stream or socket ends when its key is no longer admitted."""
 
 
 class Plan(_Model):

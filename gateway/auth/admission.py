@@ -139,8 +139,13 @@ class Admission:
 
     # -- the warm door
 
-    def admit(self, credential: Credential | Refusal | None, access: Access) -> Admitted | Refusal | None:
-        """Decide now, or None where only a lookup can tell. Hot: no await, no I/O; guarded by `make bench`."""
+    def admit(
+        self, credential: Credential | Refusal | None, access: Access, *, is_stream: bool = False
+    ) -> Admitted | Refusal | None:
+        """Decide now, or None where only a lookup can tell. Hot: no await, no I/O; guarded by `make bench`.
+
+        `is_stream`: asked again about a reply that is under way; counted apart, as tier `stream`.
+        """
         if access.mode == "none":
             return ANONYMOUS
         if credential is None:
@@ -154,7 +159,7 @@ class Admission:
         if now >= self._view.fresh_until or now >= entry.warm_until:
             return None
         self._warm_hits[0] += 1
-        return self._judge(entry, access, now, "local")
+        return self._judge(entry, access, now, "stream" if is_stream else "local")
 
     def _judge(self, entry: Entry, access: Access, now: float, tier: str) -> Admitted | Refusal:
         """An entry's verdict for one route, at `now`. The entry may be used: the caller has applied the rule."""

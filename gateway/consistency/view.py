@@ -157,7 +157,7 @@ class View:
             # nothing fresh: the next one does.
             self._start_from(answer, floor=answer.revision)
             return lost
-        self._remember(answer.invalidations)
+        self._void(self._remember(answer.invalidations))
         self.revision = max(self.revision, answer.revision)
         self._close_gap()
         self._refresh(answer, question)
@@ -194,7 +194,7 @@ class View:
         self._heard = max(self._heard, last)
         if not self.is_started:
             return  # nothing is held yet that it could void
-        self._remember(invalidations)
+        self._void(self._remember(invalidations))
         if len(self._ahead) < MOST_AHEAD:
             self._ahead.update(invalidation.revision for invalidation in invalidations)
         self._close_gap()
@@ -250,7 +250,8 @@ class View:
 
     # -- memory
 
-    def _remember(self, invalidations: Iterable[Invalidation]) -> None:
+    def _remember(self, invalidations: Iterable[Invalidation]) -> dict[int, list[str]]:
+        """Keep them for `is_usable`; returns what was news, by revision."""
         now = self._monotonic()
         news: dict[int, list[str]] = {}
         for invalidation in invalidations:
@@ -259,6 +260,10 @@ class View:
                     self._remembered[invalidation.subject] = invalidation.revision
                     self._order.append((now, invalidation))
                 news.setdefault(invalidation.revision, []).append(invalidation.subject)
+        self._forget_old(now - self.retention_seconds)
+        return news
+
+    def _void(self, news: dict[int, list[str]]) -> None:
         for revision in sorted(news):
             subjects = news[revision]
             if EVERYTHING in subjects:
@@ -267,7 +272,6 @@ class View:
             else:
                 for invalidated in self._invalidated:
                     invalidated(subjects, revision)
-        self._forget_old(now - self.retention_seconds)
 
     def _forget_old(self, before: float) -> None:
         order = self._order

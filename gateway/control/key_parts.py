@@ -8,7 +8,8 @@ from gateway.control import moments
 from gateway.control.mutations import Mutations
 from gateway.settings import KeySettings
 from gateway.stores.postgres.connection import Postgres
-from gateway.stores.postgres.keys import KeyRow, RetiredSecretRow
+from gateway.stores.postgres.keys import KeyRow
+from gateway.stores.postgres.retired_secrets import RetiredSecretRow
 from gateway.telemetry.metrics import Metrics
 
 READ_SECONDS = 3.0

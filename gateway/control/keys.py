@@ -18,8 +18,10 @@ from gateway.control.key_parts import READ_SECONDS, KeyParts, shown_key
 from gateway.control.mutations import Judge, shown
 from gateway.control.problems import NotFound, Problem
 from gateway.stores.postgres import keys as sql
+from gateway.stores.postgres import retired_secrets
 from gateway.stores.postgres.connection import Connection
-from gateway.stores.postgres.keys import KeyRow, RetiredSecretRow
+from gateway.stores.postgres.keys import KeyRow
+from gateway.stores.postgres.retired_secrets import RetiredSecretRow
 
 
 class KeyRevoked(Problem):
@@ -159,7 +161,7 @@ class Keys:
                 raise KeyExpired(key_id)
             secret_format = self._parts.format_of(key.environment)
             secret = secret_format.generate()
-            retired = await sql.rotate(
+            retired = await retired_secrets.rotate(
                 connection,
                 key_id,
                 secret_id=new_id("sec"),

@@ -9,9 +9,10 @@ from gateway.control.key_parts import READ_SECONDS, KeyParts
 from gateway.control.keys import KeyRevoked
 from gateway.control.mutations import Judge
 from gateway.control.problems import NotFound
-from gateway.stores.postgres import keys as sql
+from gateway.stores.postgres import keys
+from gateway.stores.postgres import retired_secrets as sql
 from gateway.stores.postgres.connection import Connection
-from gateway.stores.postgres.keys import RetiredSecretRow
+from gateway.stores.postgres.retired_secrets import RetiredSecretRow
 from gateway.stores.postgres.time import has_passed
 
 
@@ -25,9 +26,9 @@ class RetiredSecrets:
         """Up to `limit` retired secrets of the key after the id `after`, oldest first."""
 
         async def work(connection: Connection) -> list[RetiredSecretRow]:
-            if await sql.find(connection, key_id, caller.tenant_id) is None:
+            if await keys.find(connection, key_id, caller.tenant_id) is None:
                 raise NotFound(f"no key {key_id!r} in sight")
-            return await sql.retired_page(connection, key_id, after=after, limit=limit)
+            return await sql.page(connection, key_id, after=after, limit=limit)
 
         return await self._parts.postgres.run(work, seconds=READ_SECONDS, is_read=True)
 
@@ -41,11 +42,11 @@ class RetiredSecrets:
         """
 
         async def work(connection: Connection, judge: Judge) -> RetiredSecretRow:
-            seen = await sql.find_retired(connection, secret_id, caller.tenant_id)
+            seen = await sql.find(connection, secret_id, caller.tenant_id)
             if seen is None:
                 raise NotFound(f"no retired secret {secret_id!r} in sight")
-            key = await sql.lock(connection, seen.key_id, caller.tenant_id)
-            secret = await sql.lock_retired(connection, secret_id)
+            key = await keys.lock(connection, seen.key_id, caller.tenant_id)
+            secret = await sql.lock(connection, secret_id)
             if key is None or secret is None:
                 raise NotFound(f"{secret_id!r} was deleted meanwhile")
             if key.status == "revoked":

@@ -29,7 +29,8 @@ class State(Enum):
     HEAD = 1  # between requests, or inside a head
     EXCHANGE = 2
     DRAINING = 3  # the last reply has been written; what still comes is thrown away
-    CLOSED = 4
+    TUNNEL = 4  # the transport belongs to a tunnel now
+    CLOSED = 5
 
 
 class ConnectionLimits(Protocol):
@@ -273,6 +274,17 @@ class ClientConnection(asyncio.Protocol):
             data, self._held = self._held, b""
             self._advance(data)
 
+    def switch(self) -> bytes:
+        """As Client."""
+        self._state = State.TUNNEL
+        self._resume_reading()
+        early, self._held = self._held, b""
+        return early
+
+    def gone(self) -> None:
+        """As Client."""
+        self.connection_lost(None)
+
     def cut(self) -> None:
         """As Client: a reset, so that a reply that ends with the connection does not look complete."""
         self._exchange = None
@@ -302,12 +314,11 @@ class ClientConnection(asyncio.Protocol):
         if self._state is State.HEAD:
             self.transport.close()
         elif self._exchange is not None:
-            self._exchange.close_after()
+            self._exchange.end_soon()
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed; called about twice a second."""
-        if self._state is State.EXCHANGE:
-            assert self._exchange is not None
+        if self._exchange is not None:
             self._exchange.sweep(now)
         elif now >= self._deadline:
             if self._state is State.HEAD and self._is_in_head:
@@ -320,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether an exchange is under way."""
-        return self._state is State.EXCHANGE
+        return self._exchange is not None
 
     # -- reading
 
@@ -344,4 +355,5 @@ def _may_begin_a_request(data: bytes) -> bool:
         return True
     line = data.partition(b"\r\n")[0]
     method = line.partition(b" ")[0]
-    return line.isascii() and b"\x00" not in line and b"\n" not in line and len(method) <= 32 and method[:1].isalpha()
+    is_text = line.isascii() and b"\x00" not in line and data.count(b"\n") == data.count(b"\r\n")
+    return is_text and len(method) <= 32 and method[:1].isalpha()

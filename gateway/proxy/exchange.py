@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -24,7 +24,7 @@ from gateway.auth.admission import Admission, Admitted
 from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
-from gateway.errors import Fault, GatewayError
+from gateway.errors import Fault, GatewayError, Outage
 from gateway.proxy.errors import (
     BadRequest,
     NotFound,
@@ -35,12 +35,13 @@ from gateway.proxy.errors import (
     WrongMethod,
 )
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, Body, ChunkedBody, UntilClose, chunk
-from gateway.proxy.heads import Edge, reply_head, request_head
+from gateway.proxy.heads import Edge, last_chunk, reply_head, request_head, switch_head
 from gateway.proxy.replies import CONTINUE, CRLF, Replies
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import ResponseFields
 from gateway.proxy.router import Match, Router
 from gateway.proxy.tally import Outcome, Tally
+from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION, WEBSOCKET, Tunnel, is_accepted, websocket_key
 from gateway.proxy.upstream import Target, Upstream, UpstreamConnection
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 9.2
 ANY_KEY: Final = Access("required")
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
 CLIENT_CLOSED_REQUEST: Final = 499
+RECONSIDER_SECONDS: Final = 0.4  # below the sweep's period: each sweep asks about each stream
 
 
 class Stage(Enum):
@@ -59,13 +61,23 @@ class Stage(Enum):
     CONNECTING = 2
     WAITING = 3  # sent; no byte of the reply yet
     RELAYING = 4
-    DONE = 5
+    TUNNEL = 5
+    DONE = 6
 
 
 class Client(Protocol):
     """The client's connection, as the exchange sees it."""
 
     edge: Edge
+    transport: Any
+
+    def switch(self) -> bytes:
+        """Give the transport away to a tunnel; returns the bytes that came behind the handshake."""
+        ...
+
+    def gone(self) -> None:
+        """The transport that was given away has closed."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Send to the client."""
@@ -121,6 +133,11 @@ class Exchange:
     _connection: UpstreamConnection | None = None
     _status = 0  # of the upstream's reply, once it has begun
     _task: asyncio.Task[None] | None = None
+    _body: Body | None = None  # of the reply, where it did not come whole
+    _upgrade = b""  # the protocol that was asked for, and may be switched to
+    _websocket_key = b""
+    _tunnel: Tunnel | None = None
+    _reconsider_at = 0.0
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
     _is_chunked_reply = False
     _is_upstream_blocked = False  # it takes no more of the body
@@ -217,6 +234,8 @@ class Exchange:
         assert self._target is not None
         assert self._upstream is not None
         request = self._request
+        if request.fields.upgrade:
+            self._upgrade = self._allowed_upgrade()
         head = request_head(
             request,
             self._match.target,
@@ -224,6 +243,7 @@ class Exchange:
             self._admitted,
             self._client.edge,
             self._request_id_line,
+            self._upgrade,
         )
         self._connection = connection
         self._stage = Stage.WAITING
@@ -236,6 +256,19 @@ class Exchange:
             if request.fields.expects_continue:
                 self._client.write(CONTINUE)
             self._client.resume_body()
+
+    def _allowed_upgrade(self) -> bytes:
+        """The protocol to ask the upstream for: the client's, if route and handshake are in order; else none."""
+        assert self._match is not None
+        request, upgrade = self._request, self._request.fields.upgrade
+        if upgrade not in self._match.route.upgrades or not request.body.is_complete or self.method != b"GET":
+            return b""
+        if upgrade == WEBSOCKET:
+            key = websocket_key(request.fields.kept)
+            if key is None:
+                return b""
+            self._websocket_key = key
+        return upgrade
 
     @property
     def wants_body(self) -> bool:
@@ -283,6 +316,35 @@ class Exchange:
 
     # -- relaying the reply
 
+    def on_interim(self, response: ResponseFields) -> None:
+        """As ReplyReceiver: 103 and its kind are for the client (RFC 9110 15.2); HTTP/1.0 knows none."""
+        if self._request.is_http_11:
+            self._client.write(response.start + CRLF)
+
+    def on_switch(self, response: ResponseFields, rest: bytes) -> bool:
+        """As ReplyReceiver: from here on the two connections are a tunnel."""
+        upstream, connection = self._upstream, self._connection
+        assert upstream is not None
+        assert connection is not None
+        if not self._upgrade or response.upgrade != self._upgrade:
+            return False
+        if self._websocket_key and not is_accepted(response.start, self._websocket_key):
+            return False
+        self._begin_reply(response)
+        self._stage = Stage.TUNNEL
+        self.deadline = inf
+        self._connection = None
+        self._client.write(switch_head(response, self._request_id_line))
+        self._tunnel = Tunnel(
+            self._client.transport,
+            connection.transport,
+            is_websocket=self._upgrade == WEBSOCKET,
+            monotonic=self._services.monotonic,
+            on_closed=self._client.gone,
+        )
+        self._tunnel.start(to_client=rest, to_upstream=self._client.switch())
+        return True
+
     def on_whole(self, response: ResponseFields, payload: bytes) -> None:
         """As ReplyReceiver. Hot."""
         self._begin_reply(response)
@@ -296,6 +358,7 @@ class Exchange:
     def on_response(self, response: ResponseFields, body: Body) -> None:
         """As ReplyReceiver. `on_payload` follows in the same call, so that head and first bytes are one write."""
         self._begin_reply(response)
+        self._body = body
         request = self._request
         is_streamed = isinstance(body, ChunkedBody | UntilClose)
         self._is_chunked_reply = is_streamed and request.is_http_11
@@ -327,7 +390,7 @@ class Exchange:
             if payload:
                 payload = chunk(payload)
             if is_complete:
-                payload += LAST_CHUNK
+                payload += last_chunk(self._body.trailers) if isinstance(self._body, ChunkedBody) else LAST_CHUNK
         if head or payload:
             self._client.write(head + payload if head else payload)
         if is_complete:
@@ -380,13 +443,17 @@ class Exchange:
 
     def client_left(self) -> None:
         """The client's connection is gone: nobody is owed a reply, and the upstream must not get a whole request."""
-        if self._stage is not Stage.DONE:
+        if self._stage is Stage.TUNNEL:
+            self._finish(self._status, Outcome.FORWARDED)
+        elif self._stage is not Stage.DONE:
             self._drop_upstream()
             self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE)
 
-    def close_after(self) -> None:
-        """Let the connection end with this exchange, and say so if there is still time to."""
+    def end_soon(self) -> None:
+        """The gateway stops: let the connection end with this exchange, and tell a socket that it is time to go."""
         self._request.keeps_alive = False
+        if self._tunnel is not None:
+            self._tunnel.end(GOING_AWAY)
 
     def client_half_closed(self) -> bool:
         """The client will send no more. True if the exchange can still end well."""
@@ -396,7 +463,14 @@ class Exchange:
         return True
 
     def sweep(self, now: float) -> None:
-        """Act on deadlines that have passed."""
+        """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
+        if now >= self._reconsider_at and self._stage in (Stage.RELAYING, Stage.TUNNEL):
+            self._reconsider(now)
+        if self._tunnel is not None:
+            assert self._upstream is not None
+            if now >= self._tunnel.active_at + self._upstream.idle_seconds:
+                self._tunnel.end(GOING_AWAY)
+            return
         if self._stage is Stage.DONE or (now < self.deadline and now < self._client_left_at):
             return
         if now >= self._client_left_at:
@@ -411,6 +485,40 @@ class Exchange:
             if self._upstream is not None:
                 self._upstream.failed(error)
             self.fail(error)
+
+    # -- streams and sockets of a key that is no longer admitted (R197)
+
+    def _reconsider(self, now: float) -> None:
+        """Ask again whether this caller is admitted; a stream outlives the decision that let it begin."""
+        assert self._match is not None
+        self._reconsider_at = now + RECONSIDER_SECONDS
+        route, credential = self._match.route, self._request.fields.credential
+        if not route.closes_revoked or not isinstance(credential, Credential) or route.access.mode == "none":
+            return
+        decision = self._services.admission.admit(credential, route.access, is_stream=True)
+        if isinstance(decision, Refusal):
+            self._revoke(decision)
+        elif decision is None and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._reconsider_later(credential, route.access))
+
+    async def _reconsider_later(self, credential: Credential, access: Access) -> None:
+        try:
+            decision = await self._services.admission.resolve(credential, access)
+        except Outage:
+            return  # nobody can tell now: the next sweep asks again
+        if isinstance(decision, Refusal):
+            self._revoke(decision)
+
+    def _revoke(self, refusal: Refusal) -> None:
+        if self._stage is Stage.DONE:
+            return
+        self._services.tally.stream_closed(refusal.reason)
+        if self._tunnel is not None:
+            self._tunnel.end(POLICY_VIOLATION)
+        else:
+            self._drop_upstream()
+            self._finish(self._status, Outcome.CUT)
+            self._client.cut()
 
     def fail(self, error: GatewayError) -> None:
         """End the exchange with an error: a reply if none has begun, else a cut."""

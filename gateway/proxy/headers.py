@@ -32,6 +32,7 @@ class Action(IntEnum):
     FORWARDED = 9  # what proxies say of their clients: believed only of trusted ones
     REQUEST_ID = 10
     EXPECT = 11
+    UPGRADE = 12
 
 
 # RFC 9110 7.6.1, and the names that only ever meant something on one hop.
@@ -42,7 +43,6 @@ HOP_BY_HOP: Final = (
     b"proxy-authorization",
     b"te",
     b"trailer",
-    b"upgrade",
     b"http2-settings",
 )
 FORWARDED: Final = (
@@ -61,6 +61,7 @@ REQUEST_FIELDS: Final = {
     b"content-length": Action.CONTENT_LENGTH,
     b"transfer-encoding": Action.TRANSFER_ENCODING,
     b"expect": Action.EXPECT,
+    b"upgrade": Action.UPGRADE,
     **dict.fromkeys(HOP_BY_HOP, Action.DROP),
     **dict.fromkeys(FORWARDED, Action.FORWARDED),
 }
@@ -68,6 +69,7 @@ RESPONSE_FIELDS: Final = {
     b"connection": Action.CONNECTION,
     b"content-length": Action.CONTENT_LENGTH,
     b"transfer-encoding": Action.TRANSFER_ENCODING,
+    b"upgrade": Action.UPGRADE,
     **dict.fromkeys(HOP_BY_HOP, Action.DROP),
 }
 
@@ -102,6 +104,23 @@ class HeaderTable:
         if len(self._known) < REMEMBERED_SPELLINGS and len(name) <= LONGEST_REMEMBERED_NAME:
             self._known[name] = action
         return action
+
+
+# What no trailer may say, since it has been decided by then (RFC 9110 6.5.1).
+NEVER_IN_TRAILERS: Final = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"set-cookie",
+        b"cache-control",
+        b"content-type",
+        b"content-encoding",
+        b"content-range",
+        b"location",
+        b"retry-after",
+        b"www-authenticate",
+    }
+)
 
 
 def nominated(connection_values: Iterable[bytes]) -> frozenset[bytes]:

@@ -48,11 +48,18 @@ class Edge:
 
 
 def request_head(
-    request: RequestHead, target: bytes, host_line: bytes, admitted: Admitted, edge: Edge, request_id_line: bytes
+    request: RequestHead,
+    target: bytes,
+    host_line: bytes,
+    admitted: Admitted,
+    edge: Edge,
+    request_id_line: bytes,
+    upgrade: bytes = b"",
 ) -> bytes:
     """The head of the request to the upstream. Takes the permission; there is no other way to make one. Hot.
 
-    Reserved names, hop-by-hop fields and the credential are not among the kept lines: the reader left them out.
+    `upgrade` is the protocol to switch to, where the route allows it. Reserved names, hop-by-hop fields and the
+    credential are not among the kept lines: the reader left them out.
     """
     fields, principal = request.fields, admitted.principal
     return b"".join(
@@ -66,6 +73,7 @@ def request_head(
             b"" if principal is None else principal.identity,
             edge.forwarded_lines(fields, request.host),
             request_id_line,
+            b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",
             b"\r\n" if request.body.is_complete and fields.content_length is None else _framing(fields),
         )
     )
@@ -83,6 +91,16 @@ def reply_head(
     """The head of the reply to the client. Hot."""
     end = b"Connection: close\r\n\r\n" if closes else b"Connection: keep-alive\r\n\r\n" if is_http_10 else b"\r\n"
     return b"".join((fields.start, fields.length_line, CHUNKED if is_chunked else b"", request_id_line, end))
+
+
+def switch_head(fields: ResponseFields, request_id_line: bytes) -> bytes:
+    """The head of a relayed 101."""
+    return b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (fields.start, request_id_line, fields.upgrade)
+
+
+def last_chunk(trailers: list[bytes]) -> bytes:
+    """The end of a chunked body, with its trailer section."""
+    return b"\r\n".join((b"0", *trailers, b"", b""))
 
 
 def bare_address(peername: object) -> str:

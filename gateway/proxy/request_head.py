@@ -58,6 +58,7 @@ class Fields:
     forwarded: tuple[tuple[bytes, bytes], ...] = ()
     request_id: bytes | None = None
     expects_continue: bool = False
+    upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
     reserved_removed: int = 0
 
 
@@ -173,6 +174,9 @@ class RequestReader:
             names = options - NEVER_NOMINATED
             if names:
                 kept = without(kept, names)
+            upgrades = special.get(Action.UPGRADE, ())
+            if b"upgrade" in options and is_http_11 and len(upgrades) == 1:
+                fields.upgrade = upgrades[0][1].lower()
         kept.append(b"")
         fields.kept = b"\r\n".join(kept)
         if special:

@@ -17,7 +17,7 @@ from gateway.proxy.framing import (
     content_length,
     is_chunked,
 )
-from gateway.proxy.headers import Action, HeaderTable, nominated, without
+from gateway.proxy.headers import NEVER_IN_TRAILERS, Action, HeaderTable, nominated, without
 from gateway.proxy.request_head import ALLOWED_BYTES
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
@@ -42,6 +42,7 @@ class ResponseFields:
     keeps_alive: bool
     content_length: int | None
     is_chunked: bool
+    upgrade: bytes  # the protocol that a 101 switches to, in lower case
 
 
 class ResponseReader:
@@ -61,6 +62,15 @@ class ResponseReader:
         fields = self._read_fields(head)
         self._last = (head, fields)
         return fields
+
+    def allowed_trailers(self, lines: list[bytes]) -> list[bytes]:
+        """The trailer lines that may be relayed: none that frames, routes, authenticates, or is ours to say."""
+        allowed = []
+        for line in lines:
+            name = line.partition(b":")[0]
+            if self._table.classify(name) is KEEP and name.lower() not in NEVER_IN_TRAILERS:
+                allowed.append(line)
+        return allowed
 
     def _read_fields(self, head: bytes) -> ResponseFields:
         lines = head.split(b"\r\n")
@@ -121,7 +131,8 @@ def _assemble(status: int, is_http_11: bool, kept: list[bytes], special: dict[Ac
         raise UpstreamError(f"the reply's framing: {error}") from error
     kept.append(b"")
     length_line = b"" if length is None or status == 204 or status < 200 else b"Content-Length: %d\r\n" % length
-    return ResponseFields(status, b"\r\n".join(kept), length_line, keeps_alive, length, chunked)
+    upgrade = b",".join(special.get(Action.UPGRADE, ())).lower()
+    return ResponseFields(status, b"\r\n".join(kept), length_line, keeps_alive, length, chunked, upgrade)
 
 
 def body_of(fields: ResponseFields, request_method: bytes) -> Body:

@@ -28,6 +28,8 @@ class Route:
     hosts: frozenset[bytes] = frozenset()
     strip_prefix: bool = False
     body_limit_bytes: int | None = None
+    upgrades: frozenset[bytes] = frozenset()  # protocols that may be switched to, in lower case
+    closes_revoked: bool = True  # whether open streams and sockets end with their key
 
 
 class Match(NamedTuple):

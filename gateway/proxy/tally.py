@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
+from gateway.auth.refusal import Reason
 from gateway.telemetry.hot import Observations
 from gateway.telemetry.metrics import Metrics
 
@@ -50,6 +51,10 @@ class Tally:
         if known:  # anybody can invent methods; a table of them would grow without end
             self._requests[route, method, status, outcome] = found
         return found
+
+    def stream_closed(self, reason: Reason) -> None:
+        """A stream or socket was ended because its key is no longer admitted (R197)."""
+        self._metrics.streams_closed.labels(reason.value).inc()
 
     def spoofed(self, count: int) -> None:
         """A client sent headers that only the gateway may set (R020)."""

@@ -13,7 +13,7 @@ import structlog
 
 from gateway.errors import GatewayError
 from gateway.proxy.errors import UpstreamError, UpstreamUnreachable
-from gateway.proxy.framing import BadFraming, Body, UntilClose
+from gateway.proxy.framing import BadFraming, Body, ChunkedBody, UntilClose
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseFields, ResponseReader, body_of
 
@@ -28,6 +28,14 @@ class ReplyReceiver(Protocol):
     """Who an upstream's reply is for (an exchange)."""
 
     method: bytes
+
+    def on_interim(self, response: ResponseFields) -> None:
+        """A 1xx other than 100 and 101 has come; the reply is still to come."""
+        ...
+
+    def on_switch(self, response: ResponseFields, rest: bytes) -> bool:
+        """A 101 has come, with what follows it. False where it was not asked for; else the transport is taken over."""
+        ...
 
     def on_whole(self, response: ResponseFields, payload: bytes) -> None:
         """The whole reply has come at once; the only call for it."""
@@ -133,7 +141,7 @@ class UpstreamConnection(asyncio.Protocol):
             data = data[end + 4 :]
             status = response.status
             if status < 200:
-                self._skip_interim(status, data)
+                self._read_interim(response, data)
                 return
             if len(data) == response.content_length and receiver.method != b"HEAD" and status not in (204, 304):
                 self._finish(is_clean=response.keeps_alive)
@@ -147,6 +155,8 @@ class UpstreamConnection(asyncio.Protocol):
             payload, rest = self._body.feed(data)
         is_complete = self._body.is_complete
         if is_complete:
+            if isinstance(self._body, ChunkedBody) and self._body.trailers:
+                self._body.trailers = self._reader.allowed_trailers(self._body.trailers)
             self._finish(is_clean=self._keeps_alive and not rest)
         receiver.on_payload(payload, is_complete)
 
@@ -162,10 +172,19 @@ class UpstreamConnection(asyncio.Protocol):
             raise UpstreamError("the reply's head is too large")
         self._held = data
 
-    def _skip_interim(self, status: int, data: bytes) -> None:
+    def _read_interim(self, response: ResponseFields, data: bytes) -> None:
+        receiver = self._receiver
+        assert receiver is not None
         self._interim += 1
-        if status == 101 or self._interim > INTERIM_LIMIT:
-            raise UpstreamError("the upstream switched protocols unasked, or sends interim replies without end")
+        if response.status == 101:
+            if not receiver.on_switch(response, data):
+                raise UpstreamError("the upstream switched protocols without being asked")
+            self.target.open.discard(self)
+            return
+        if self._interim > INTERIM_LIMIT:
+            raise UpstreamError("the upstream sends interim replies without end")
+        if response.status != 100:  # the gateway has answered the expectation itself
+            receiver.on_interim(response)
         if data:
             self._read(data)
 

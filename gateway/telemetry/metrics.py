@@ -52,6 +52,9 @@ class Metrics:
         self.spoofed_headers = Counter(
             "ostiary_spoofed_headers", "Reserved headers removed from requests of clients", registry=r
         )
+        self.streams_closed = Counter(
+            "ostiary_streams_closed", "Streams and sockets ended with their key", ["reason"], registry=r
+        )
         self.key_operations = Counter(
             "ostiary_key_operations", "Management calls on keys", ["operation", "result"], registry=r
         )

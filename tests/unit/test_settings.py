@@ -23,7 +23,8 @@ def shown_default(default: Any) -> str:
     if default is None:
         return "none"
     if isinstance(default, tuple):
-        return f"`[{', '.join(f'{{header: {place.header}}}' for place in default)}]`"
+        shown = (one if isinstance(one, str) else f"{{header: {one.header}}}" for one in default)
+        return f"`[{', '.join(shown)}]`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     return f"`{default:.10g}`" if isinstance(default, int | float) else f"`{default}`"

@@ -1,4 +1,4 @@
-"""The SQL of keys and their retired secrets. A function runs inside the caller's transaction.
+"""The SQL of keys. A function runs inside the caller's transaction.
 
 Order of locks, here and in the cascades of a deletion: user, key, retired secret.
 """
@@ -68,17 +68,6 @@ class NewKey:
 
 
 @dataclass(frozen=True, slots=True)
-class RetiredSecretRow:
-    """A former secret of a key: works until `expires_at`, strictly before."""
-
-    id: str
-    key_id: str
-    prefix: str
-    retired_at: datetime
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Owner:
     """A user who is to own one more key, as the transaction sees it. `now` is the database's time."""
 
@@ -103,10 +92,6 @@ def _key(row: asyncpg.Record) -> KeyRow:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
     )
-
-
-def _retired(row: asyncpg.Record) -> RetiredSecretRow:
-    return RetiredSecretRow(row["id"], row["key_id"], row["prefix"], row["retired_at"], row["expires_at"])
 
 
 async def lock_owner(connection: Connection, user_id: str, tenant_id: str | None) -> Owner | None:
@@ -249,29 +234,6 @@ async def update(
     return _key(row)
 
 
-async def rotate(
-    connection: Connection, key_id: str, *, secret_id: str, digest: bytes, prefix: str, grace_seconds: int
-) -> RetiredSecretRow:
-    """Retire the current secret of a key that the caller has locked, and put a new one in its place (R091).
-
-    One statement: both or neither. The window ends `grace_seconds` after the transaction's start, in database time.
-    """
-    row = await connection.fetchrow(
-        "WITH retired AS (INSERT INTO retired_secrets (id, key_id, digest, prefix, expires_at)"
-        "   SELECT secret_id, id, digest, prefix, now() + make_interval(secs => $5) FROM api_keys WHERE id = $1"
-        "   RETURNING id, key_id, prefix, retired_at, expires_at),"
-        " replaced AS (UPDATE api_keys SET secret_id = $2, digest = $3, prefix = $4 WHERE id = $1 RETURNING id)"
-        " SELECT retired.* FROM retired JOIN replaced ON replaced.id = retired.key_id",
-        key_id,
-        secret_id,
-        digest,
-        prefix,
-        float(grace_seconds),
-    )
-    assert row is not None
-    return _retired(row)
-
-
 async def revoke(connection: Connection, key_id: str, reason: str | None) -> KeyRow:
     """Revoke a key that the caller has locked and seen unrevoked."""
     row = await connection.fetchrow(
@@ -282,43 +244,6 @@ async def revoke(connection: Connection, key_id: str, reason: str | None) -> Key
     )
     assert row is not None
     return _key(row)
-
-
-async def retired_page(connection: Connection, key_id: str, *, after: str, limit: int) -> list[RetiredSecretRow]:
-    """Up to `limit` retired secrets of the key with an id above `after`, by id (which is by age)."""
-    rows = await connection.fetch(
-        "SELECT * FROM retired_secrets WHERE key_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-        key_id,
-        after,
-        limit,
-    )
-    return [_retired(row) for row in rows]
-
-
-async def find_retired(connection: Connection, secret_id: str, tenant_id: str | None) -> RetiredSecretRow | None:
-    """The retired secret of this id; only of a key in `tenant_id` unless that is None."""
-    row = await connection.fetchrow(
-        "SELECT r.* FROM retired_secrets r JOIN api_keys k ON k.id = r.key_id"
-        " WHERE r.id = $1 AND ($2::text IS NULL OR k.tenant_id = $2)",
-        secret_id,
-        tenant_id,
-    )
-    return None if row is None else _retired(row)
-
-
-async def lock_retired(connection: Connection, secret_id: str) -> RetiredSecretRow | None:
-    """The retired secret of this id, its row locked until the transaction ends."""
-    row = await connection.fetchrow("SELECT * FROM retired_secrets WHERE id = $1 FOR UPDATE", secret_id)
-    return None if row is None else _retired(row)
-
-
-async def set_window(connection: Connection, secret_id: str, expires_at: datetime) -> RetiredSecretRow:
-    """Move the end of the window of a retired secret that the caller has locked."""
-    row = await connection.fetchrow(
-        "UPDATE retired_secrets SET expires_at = $2 WHERE id = $1 RETURNING *", secret_id, expires_at
-    )
-    assert row is not None
-    return _retired(row)
 
 
 async def tenants_of_digests(connection: Connection, digests: Sequence[bytes]) -> set[str]:
@@ -333,5 +258,13 @@ async def tenants_of_digests(connection: Connection, digests: Sequence[bytes]) -
 
 
 async def invalidate_digests(connection: Connection, digests: Sequence[bytes]) -> None:
-    """Take a revision that voids what is cached about these digests, without changing any key."""
-    await connection.execute("SELECT ostiary_stage($1::text[])", [f"digest:{digest.hex()}" for digest in digests])
+    """Take a revision that voids what is cached about these digests, without changing any key.
+
+    What a cache holds about a digest of some key depends on the key, and not on the digest: so both are named.
+    """
+    await connection.execute(
+        "SELECT ostiary_stage(array(SELECT 'digest:' || encode(d, 'hex') FROM unnest($1::bytea[]) AS d"
+        " UNION SELECT 'key:' || id FROM api_keys WHERE digest = ANY($1::bytea[])"
+        " UNION SELECT 'key:' || key_id FROM retired_secrets WHERE digest = ANY($1::bytea[])))",
+        list(digests),
+    )

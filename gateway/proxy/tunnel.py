@@ -1,0 +1,161 @@
+"""What follows a 101: bytes both ways, unread but for one thing.
+
+Both transports change hands: their protocols are replaced by the two sides of the tunnel, so nothing of the HTTP engine
+sees these bytes. Of WebSocket replies the frame boundaries are tracked, so that a close frame of our own (RFC 6455
+5.5.1) never lands inside a frame of the upstream's.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+WEBSOCKET: Final = b"websocket"
+POLICY_VIOLATION: Final = 1008  # the key is no longer admitted
+GOING_AWAY: Final = 1001
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY: Final = re.compile(rb"(?:^|\r\n)sec-websocket-key:[ \t]*([A-Za-z0-9+/]{22}==)[ \t]*\r\n", re.IGNORECASE)
+_ACCEPT: Final = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([A-Za-z0-9+/=]*)[ \t]*\r\n", re.IGNORECASE)
+
+
+def websocket_key(lines: bytes) -> bytes | None:
+    """The handshake's key among header lines, or None where there is not exactly one (RFC 6455 4.2.1)."""
+    keys = _KEY.findall(lines)
+    return keys[0] if len(keys) == 1 else None
+
+
+def is_accepted(lines: bytes, key: bytes) -> bool:
+    """Whether a 101's header lines hold the answer to `key`: nothing else has understood the handshake (4.2.2)."""
+    answer = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return _ACCEPT.findall(lines) == [answer]
+
+
+def close_frame(code: int) -> bytes:
+    """A server's close frame with a status code and no reason."""
+    return b"\x88\x02" + code.to_bytes(2)
+
+
+class FrameBoundary:
+    """Follows a server's WebSocket frames (RFC 6455 5.2), so that one can be put behind the last."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._payload = 0  # bytes of the current frame still to come
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether the last byte seen ended a frame."""
+        return not self._head and not self._payload
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        position = 0
+        while position < len(data):
+            if self._payload:
+                step = min(self._payload, len(data) - position)
+                self._payload -= step
+                position += step
+                continue
+            self._head += data[position : position + 1]
+            position += 1
+            self._read_head()
+
+    def _read_head(self) -> None:
+        head = self._head
+        if len(head) < 2:
+            return
+        length, mask = head[1] & 0x7F, 4 if head[1] & 0x80 else 0
+        extra = {126: 2, 127: 8}.get(length, 0)
+        if len(head) == 2 + extra + mask:
+            self._payload = int.from_bytes(head[2 : 2 + extra]) if extra else length
+            self._head = b""
+
+
+class Tunnel:
+    """Two joined transports. Ends when both have; `on_closed` is told once."""
+
+    def __init__(
+        self,
+        client: Any,
+        upstream: Any,
+        *,
+        is_websocket: bool,
+        monotonic: Callable[[], float],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._upstream = upstream
+        self._boundary = FrameBoundary() if is_websocket else None
+        self._monotonic = monotonic
+        self._on_closed = on_closed
+        self._open_sides = 2
+        self.active_at = monotonic()
+
+    def start(self, *, to_client: bytes, to_upstream: bytes) -> None:
+        """Take both transports over. The given bytes came behind the handshake on either side."""
+        client_side = _Side(self, self._upstream, None)
+        upstream_side = _Side(self, self._client, self._boundary)
+        self._client.set_protocol(client_side)
+        self._upstream.set_protocol(upstream_side)
+        if to_upstream:
+            client_side.data_received(to_upstream)
+        if to_client:
+            upstream_side.data_received(to_client)
+
+    def end(self, code: int) -> None:
+        """Close both sides; a WebSocket client is told why, if a frame can be put in."""
+        if self._boundary is not None and self._boundary.is_between_frames:
+            self._client.write(close_frame(code))
+        self._client.close()
+        self._upstream.abort()
+
+    def abort(self) -> None:
+        """End both sides at once."""
+        self._client.abort()
+        self._upstream.abort()
+
+    def side_lost(self) -> None:
+        """One side's connection is gone."""
+        self._open_sides -= 1
+        if not self._open_sides:
+            self._on_closed()
+
+    def moved(self) -> None:
+        """Bytes have passed."""
+        self.active_at = self._monotonic()
+
+
+class _Side(asyncio.Protocol):
+    """Reads from one transport and writes to the other."""
+
+    def __init__(self, tunnel: Tunnel, other: Any, boundary: FrameBoundary | None) -> None:
+        self._tunnel = tunnel
+        self._other = other
+        self._boundary = boundary
+
+    def data_received(self, data: bytes) -> None:
+        self._tunnel.moved()
+        if self._boundary is not None:
+            self._boundary.feed(data)
+        self._other.write(data)
+
+    def eof_received(self) -> bool:
+        if self._other.is_closing() or not self._other.can_write_eof():
+            return False
+        self._other.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        """Its transport takes no more: the other one is not read meanwhile."""
+        if not self._other.is_closing():
+            self._other.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._other.is_closing():
+            self._other.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._other.close()
+        self._tunnel.side_lost()
