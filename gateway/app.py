@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +18,6 @@ from aiohttp import web
 from gateway import __version__
 from gateway.auth.admission import Admission
 from gateway.auth.credentials import CredentialReader
-from gateway.auth.principal import IdentityNames
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.auth.verdict import Access
 from gateway.clock import Clock, SystemClock
@@ -31,16 +29,16 @@ from gateway.control.api import build_api
 from gateway.control.public import PREFIX, build_public
 from gateway.control.status import build_status
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.proxy.exchange import Services, request_ids
-from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
+from gateway.proxy.assembly import identity_names, request_table, response_table, routes_of, upstreams_of
+from gateway.proxy.headers import HeaderTable
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
 from gateway.proxy.server import ProxyServer
+from gateway.proxy.services import Services, request_ids
 from gateway.proxy.tally import Tally
-from gateway.proxy.upstream import Target, Upstream
-from gateway.settings import Address, Settings, UpstreamTls
-from gateway.settings import Target as TargetAddress
-from gateway.settings import Upstream as UpstreamSettings
+from gateway.proxy.target import Target
+from gateway.proxy.upstream import Upstream
+from gateway.settings import Address, Settings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.lookup import KeyLookup
@@ -65,10 +63,6 @@ RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at st
 
 class ListenerFailed(GatewayError):
     """A listener's address cannot be bound."""
-
-
-class CertificateUnusable(GatewayError):
-    """A file of an upstream's `tls` cannot be read, or holds no usable certificate or key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +91,7 @@ class Gateway:
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
         self._is_prepared = False
+        self._is_listening = False  # for callers
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.metrics = Metrics()
@@ -114,6 +109,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop accepting, finish what is under way, and close every part in reverse order."""
+        self._is_listening = False
         await self._stack.aclose()
 
     async def _open(self) -> None:
@@ -141,7 +137,7 @@ class Gateway:
         admission = Admission(
             environment=settings.environment,
             peppers=peppers,
-            names=_identity_names(settings),
+            names=identity_names(settings),
             view=view,
             refresh=feed.refresh,
             truth=truth.lookup,
@@ -158,7 +154,11 @@ class Gateway:
         self._stack.push_async_callback(feed.close)
         propagator = await self._start_propagation(truth, shared, feed)
 
-        checks: dict[str, Callable[[], bool]] = {"schema": lambda: self._is_prepared, "view": lambda: view.is_fresh}
+        checks: dict[str, Callable[[], bool]] = {
+            "schema": lambda: self._is_prepared,
+            "view": lambda: view.is_fresh,
+            "listening": lambda: self._is_listening,
+        }
         secret_format = SecretFormat(keys.prefix, settings.environment)
         await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
         api = build_api(
@@ -173,6 +173,7 @@ class Gateway:
         )
         await self._serve(api, settings.listen.admin)
         await self._serve_proxy(admission, CredentialReader(secret_format))
+        self._is_listening = True
 
     # -- the stores
 
@@ -251,25 +252,18 @@ class Gateway:
 
     async def _serve_proxy(self, admission: Admission, credentials: CredentialReader) -> None:
         settings, metrics = self._settings, self.metrics
-        names = settings.identity_headers.model_dump()
-        response_table = HeaderTable(RESPONSE_FIELDS, reserved=[name.encode() for name in names.values()])
-        upstreams = {
-            name: Upstream(
-                name,
-                [_target(target, _tls_context(name, upstream), response_table) for target in upstream.targets],
-                connect_seconds=upstream.timeouts.connect,
-                response_seconds=upstream.timeouts.response,
-                idle_seconds=upstream.timeouts.idle,
-                observe=metrics.upstream_seconds.of(name).observe,
-            )
-            for name, upstream in settings.upstreams.items()
-        }
-        own_routes = await self._own_endpoints(names, upstreams, response_table)
-        routes = [*own_routes, *_routes(settings)]
+        table = response_table(settings)
+        upstreams = upstreams_of(settings, table, self._clock, metrics)
+        for checks in upstreams.checks:
+            await checks.start()
+            self._stack.push_async_callback(checks.close)
+        own = await self._own_endpoints(table)
+        by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
+        own_route = Route(OWN_UPSTREAM, (PREFIX.encode(),), OWN_UPSTREAM, Access("required"))
         services = Services(
-            router=Router(routes),
+            router=Router([own_route, *routes_of(settings)]),
             admission=admission,
-            upstreams=upstreams,
+            upstreams=by_name,
             tally=Tally(metrics),
             monotonic=self._clock.monotonic,
             body_seconds=settings.client.body_timeout_seconds,
@@ -278,33 +272,33 @@ class Gateway:
         )
         server = ProxyServer(
             services,
-            _request_table(settings, names),
+            request_table(settings),
             credentials,
             settings.client,
             header_count_limit=settings.client.header_count_limit,
             trusted_proxies=settings.trusted_proxies,
         )
-        _watch_connections(metrics, server, upstreams)
+        _watch_connections(metrics, server, by_name)
         server.start()
         await self._listen(web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS), settings.listen.proxy)
 
-    async def _own_endpoints(
-        self, names: dict[str, str], upstreams: dict[str, Upstream], table: HeaderTable
-    ) -> Sequence[Route]:
+    async def _own_endpoints(self, table: HeaderTable) -> Upstream:
         """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
+        names = self._settings.identity_headers.model_dump()
         runner = web.AppRunner(build_public(names), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        target = Target("ostiary", _pair_connector(runner), table)
-        upstreams[OWN_UPSTREAM] = Upstream(
+        return Upstream(
             OWN_UPSTREAM,
-            [target],
+            [Target(OWN_UPSTREAM, _pair_connector(runner), table)],
+            balance="round_robin",
+            attempts=1,
             connect_seconds=OWN_SECONDS,
             response_seconds=OWN_SECONDS,
             idle_seconds=OWN_SECONDS,
             observe=self.metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
+            monotonic=self._clock.monotonic,
         )
-        return [Route(OWN_UPSTREAM, (PREFIX.encode(),), OWN_UPSTREAM, Access("required"))]
 
     async def _listen(self, runner: web.BaseRunner, address: Address) -> None:
         await runner.setup()
@@ -323,74 +317,6 @@ def _evicting(admission: Admission) -> Callable[[list[str], int], None]:
             admission.evict(subjects)
 
     return evict
-
-
-def _identity_names(settings: Settings) -> IdentityNames:
-    names = settings.identity_headers
-    return IdentityNames(
-        user_id=names.user_id,
-        tenant_id=names.tenant_id,
-        key_id=names.key_id,
-        environment=names.environment,
-        auth_kind=names.auth_kind,
-        scopes=names.scopes,
-        plan=names.plan,
-    )
-
-
-def _routes(settings: Settings) -> list[Route]:
-    return [
-        Route(
-            name=route.name,
-            paths=tuple(path.encode() for path in route.paths),
-            upstream=route.upstream,
-            access=Access(
-                route.auth, frozenset(route.require.scopes), frozenset(route.require.features), route.require.tier
-            ),
-            methods=frozenset(method.encode() for method in route.methods),
-            hosts=frozenset(host.encode() for host in route.hosts),
-            strip_prefix=route.strip_prefix,
-            upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
-            closes_revoked=route.close_revoked_streams,
-            body_limit_bytes=(
-                settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
-            ),
-        )
-        for route in settings.routes
-    ]
-
-
-def _request_table(settings: Settings, names: dict[str, str]) -> HeaderTable:
-    fields = dict(REQUEST_FIELDS)
-    fields.update((place.header.lower().encode(), Action.CREDENTIAL) for place in settings.credentials)
-    fields[names["request_id"].lower().encode()] = Action.REQUEST_ID
-    return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
-
-
-def _target(address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTable) -> Target:
-    """A target at `address`; one of scheme `https` is spoken to by `tls`, under its own name (SNI), and verified."""
-    host, port, is_tls = address.host, address.port, address.scheme == "https"
-    bare = f"[{host}]" if ":" in host else host
-
-    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
-        return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=tls if is_tls else None)
-
-    return Target(bare if port == (443 if is_tls else 80) else f"{bare}:{port}", connect, table)
-
-
-def _tls_context(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:
-    """What an upstream's `https` targets are verified by, if it has any. Raises CertificateUnusable."""
-    if all(target.scheme != "https" for target in upstream.targets):
-        return None
-    tls = upstream.tls or UpstreamTls()
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-        if tls.cert is not None:
-            context.load_cert_chain(tls.cert, tls.key)
-    except OSError as error:
-        raise CertificateUnusable(f"upstreams.{name}.tls: {error}. Name readable PEM files") from error
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:

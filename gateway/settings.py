@@ -132,7 +132,15 @@ class Health(_Model):
     """Active checks of an upstream's servers."""
 
     path: values.UrlPath
-    """The path that is asked."""
+    """The path that is asked; a status of 200 to 399 is a good answer."""
+    interval_seconds: values.Seconds = 5
+    """Between two checks of a target."""
+    timeout_seconds: values.Seconds = 2
+    """An answer that takes longer is a bad one."""
+    unhealthy_after: values.Positive = 2
+    """Bad answers in a row after which a target is left out."""
+    healthy_after: values.Positive = 1
+    """Good answers in a row after which it is asked again."""
 
 
 class Timeouts(_Model):
@@ -150,7 +158,7 @@ class Retries(_Model):
     """Second tries of requests that may be repeated."""
 
     attempts: values.Positive
-    """Tries in all, the first one included."""
+    """Tries in all, the first one included. Repeated is what was not sent, or may be sent twice without harm."""
 
 
 class UpstreamTls(_Model):
@@ -169,8 +177,8 @@ class Upstream(_Model):
 
     targets: tuple[values.TargetText, ...] = Field(min_length=1)
     """The servers, as URLs without a path."""
-    balance: Literal["round_robin", "least_connections", "random"] = "round_robin"
-    """How requests are spread over the targets."""
+    balance: Literal["round_robin", "least_connections", "power_of_two", "user_hash"] = "round_robin"
+    """How requests are spread over the targets: in turn, to the least busy, to the less busy of two, or by user."""
     health: Health | None = None
     """Active health checks. Null means none."""
     timeouts: Timeouts = Timeouts()

@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 
-from gateway.settings import Plan, Route, Settings, Upstream
+from gateway.settings import Plan, Route, Settings
 
 _Row = tuple[str, str]
-_UPSTREAM: dict[_Row, Callable[[Upstream], bool]] = {
-    ("balance", "this version balances by round_robin alone"): lambda upstream: upstream.balance != "round_robin",
-    ("health", "active health checks are not made by this version"): lambda upstream: upstream.health is not None,
-    ("retries", "requests are not retried by this version"): lambda upstream: upstream.retries is not None,
-}
 _ROUTE: dict[_Row, Callable[[Route], bool]] = {
     ("limits", "rate limits are not enforced by this version"): lambda route: bool(route.limits),
     ("tokens", "tokens are not accepted by this version"): lambda route: route.tokens,
@@ -22,8 +17,6 @@ _PLAN: dict[_Row, Callable[[Plan], bool]] = {
 def warnings_of(settings: Settings) -> list[str]:
     """Return a sentence (`routes[0].limits: ... .`) for each setting in use that this version does not act on."""
     used: list[str] = []
-    for name, upstream in settings.upstreams.items():
-        used += [f"upstreams.{name}.{at}: {text}." for (at, text), is_used in _UPSTREAM.items() if is_used(upstream)]
     for index, route in enumerate(settings.routes):
         used += [f"routes[{index}].{at}: {text}." for (at, text), is_used in _ROUTE.items() if is_used(route)]
     for name, plan in settings.plans.items():

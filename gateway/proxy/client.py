@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
-from gateway.proxy.exchange import Exchange, Services
+from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import BadFraming
 from gateway.proxy.heads import Edge
 from gateway.proxy.request_head import RequestReader
+from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -205,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait_for_head(self, data: bytes) -> bytes:
         limits = self._limits
-        if len(data) > limits.head_limit_bytes:
+        if len(data) >= limits.head_limit_bytes + len(HEAD_END):
             is_line = b"\r\n" not in data[: limits.line_limit_bytes]
             self._refuse(UriTooLong("an endless request line") if is_line else HeadersTooLarge("the head's size"))
             return b""

@@ -98,6 +98,15 @@ class UpstreamUnreachable(UpstreamError):
     """No connection to the upstream could be made."""
 
 
+class UpstreamUnavailable(UpstreamError):
+    """Every target of the upstream is out: unhealthy, or ejected."""
+
+    code = "upstream_unavailable"
+    status = 503
+    public = "The service behind the gateway is not available right now. Try again shortly."
+    retry_after_seconds = 2
+
+
 class UpstreamTimeout(GatewayError):
     """The upstream did not begin to answer in time."""
 

@@ -10,17 +10,14 @@ own, and the client's bytes wait meanwhile. Once a reply has begun, an error can
 """
 
 import asyncio
-import itertools
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from enum import Enum
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Final
 
 import structlog
 
-from gateway.auth.admission import Admission, Admitted
+from gateway.auth.admission import Admitted
 from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
@@ -32,17 +29,21 @@ from gateway.proxy.errors import (
     RequestTimeout,
     UpstreamError,
     UpstreamTimeout,
+    UpstreamUnavailable,
     WrongMethod,
 )
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, Body, ChunkedBody, UntilClose, chunk
-from gateway.proxy.heads import Edge, last_chunk, reply_head, request_head, switch_head
-from gateway.proxy.replies import CONTINUE, CRLF, Replies
+from gateway.proxy.heads import last_chunk, reply_head, request_head, switch_head
+from gateway.proxy.replies import CONTINUE, CRLF
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import ResponseFields
-from gateway.proxy.router import Match, Router
-from gateway.proxy.tally import Outcome, Tally
-from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION, WEBSOCKET, Tunnel, is_accepted, websocket_key
-from gateway.proxy.upstream import Target, Upstream, UpstreamConnection
+from gateway.proxy.router import Match
+from gateway.proxy.services import Client, Services
+from gateway.proxy.tally import Outcome
+from gateway.proxy.target import Target
+from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION, Handshake, Tunnel, handshake
+from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstream_connection import UpstreamConnection
 
 log = structlog.get_logger()
 
@@ -65,61 +66,6 @@ class Stage(Enum):
     DONE = 6
 
 
-class Client(Protocol):
-    """The client's connection, as the exchange sees it."""
-
-    edge: Edge
-    transport: Any
-
-    def switch(self) -> bytes:
-        """Give the transport away to a tunnel; returns the bytes that came behind the handshake."""
-        ...
-
-    def gone(self) -> None:
-        """The transport that was given away has closed."""
-        ...
-
-    def write(self, data: bytes) -> None:
-        """Send to the client."""
-        ...
-
-    def resume_body(self) -> None:
-        """The upstream is there: body bytes that have waited can come."""
-        ...
-
-    def pause_body(self, is_paused: bool) -> None:
-        """Stop or go on reading the body."""
-        ...
-
-    def finished(self, keeps_alive: bool) -> None:
-        """The exchange is over. Without `keeps_alive` the connection ends, after what was written has gone out."""
-        ...
-
-    def cut(self) -> None:
-        """End the connection so that the client can tell that the reply is incomplete."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every exchange works with."""
-
-    router: Router
-    admission: Admission
-    upstreams: Mapping[str, Upstream]
-    tally: Tally
-    monotonic: Callable[[], float]
-    body_seconds: float
-    replies: Replies
-    new_request_id: Callable[[], bytes]
-
-
-def request_ids() -> Callable[[], bytes]:
-    """A source of request ids: unique across processes by 64 random bits, ordered within one."""
-    node, numbers = os.urandom(8).hex().encode(), itertools.count(1)
-    return lambda: b"%b-%x" % (node, next(numbers))
-
-
 class Exchange:
     """One request and its reply."""
 
@@ -134,12 +80,14 @@ class Exchange:
     _status = 0  # of the upstream's reply, once it has begun
     _task: asyncio.Task[None] | None = None
     _body: Body | None = None  # of the reply, where it did not come whole
-    _upgrade = b""  # the protocol that was asked for, and may be switched to
-    _websocket_key = b""
+    _handshake: Handshake | None = None
     _tunnel: Tunnel | None = None
     _reconsider_at = 0.0
+    _user = ""  # whom consistent hashing goes by
+    _tried: tuple[Target, ...] = ()
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
     _is_chunked_reply = False
+    _is_reply_paused = False  # the client takes no more, so the upstream's connection is not read
     _is_upstream_blocked = False  # it takes no more of the body
     _body_bytes = 0
     _client_left_at = inf
@@ -205,27 +153,48 @@ class Exchange:
     def _forward(self, upstream: Upstream) -> None:
         """Send the request on an idle connection, or on a new one."""
         self._upstream = upstream
-        self._target = upstream.pick()
-        connection = self._target.take()
+        if upstream.has_retries:
+            upstream.earn_retry()
+        principal = None if self._admitted is None else self._admitted.principal
+        self._user = "" if principal is None else principal.user_id
+        self._target = target = upstream.pick(self._user)
+        connection = target.take()
         if connection is None:
             self._stage = Stage.CONNECTING
-            self._task = asyncio.create_task(self._connect(self._target))
+            self._task = asyncio.create_task(self._connect(target))
         else:
             self._send(connection)
 
     async def _connect(self, target: Target) -> None:
-        assert self._upstream is not None
+        """Send the request on a new connection; where none can be made, nothing was sent: another target will do."""
+        upstream = self._upstream
+        assert upstream is not None
         try:
-            connection = await target.connect(self._upstream.connect_seconds)
+            while True:
+                self._target = target
+                try:
+                    connection = await target.connect(upstream.connect_seconds)
+                    break
+                except UpstreamError as error:
+                    upstream.failed(target, error)
+                    if self._stage is Stage.DONE or not self._try_again():
+                        raise
+                    target = upstream.pick_other(self._user, self._tried)
             if self._stage is Stage.DONE:  # the client has left meanwhile
                 target.give_back(connection, self._services.monotonic())
             else:
                 self._send(connection)
-        except UpstreamError as error:
-            self._upstream.failed(error)
+        except GatewayError as error:
             self._answer_error(error)
         except Exception:
             self._answer_unforeseen()
+
+    def _try_again(self) -> bool:
+        """Whether one more try is allowed; notes the target that has been tried."""
+        assert self._upstream is not None
+        assert self._target is not None
+        self._tried = (*self._tried, self._target)
+        return self._upstream.may_retry(len(self._tried))
 
     def _send(self, connection: UpstreamConnection) -> None:
         """Write the head upstream; the body follows as it comes. Takes what admission gave, and nothing less."""
@@ -235,7 +204,7 @@ class Exchange:
         assert self._upstream is not None
         request = self._request
         if request.fields.upgrade:
-            self._upgrade = self._allowed_upgrade()
+            self._handshake = handshake(request, self._match.route.upgrades)
         head = request_head(
             request,
             self._match.target,
@@ -243,7 +212,7 @@ class Exchange:
             self._admitted,
             self._client.edge,
             self._request_id_line,
-            self._upgrade,
+            b"" if self._handshake is None else self._handshake.upgrade,
         )
         self._connection = connection
         self._stage = Stage.WAITING
@@ -256,19 +225,6 @@ class Exchange:
             if request.fields.expects_continue:
                 self._client.write(CONTINUE)
             self._client.resume_body()
-
-    def _allowed_upgrade(self) -> bytes:
-        """The protocol to ask the upstream for: the client's, if route and handshake are in order; else none."""
-        assert self._match is not None
-        request, upgrade = self._request, self._request.fields.upgrade
-        if upgrade not in self._match.route.upgrades or not request.body.is_complete or self.method != b"GET":
-            return b""
-        if upgrade == WEBSOCKET:
-            key = websocket_key(request.fields.kept)
-            if key is None:
-                return b""
-            self._websocket_key = key
-        return upgrade
 
     @property
     def wants_body(self) -> bool:
@@ -290,6 +246,7 @@ class Exchange:
         assert self._match is not None
         limit = self._match.route.body_limit_bytes
         if limit is not None and self._body_bytes > limit:
+            request.keeps_alive = False  # what lies behind the body is not read any more
             self.fail(PayloadTooLarge("the body is over the route's limit"))
             return b""
         is_chunked = request.fields.is_chunked
@@ -326,9 +283,7 @@ class Exchange:
         upstream, connection = self._upstream, self._connection
         assert upstream is not None
         assert connection is not None
-        if not self._upgrade or response.upgrade != self._upgrade:
-            return False
-        if self._websocket_key and not is_accepted(response.start, self._websocket_key):
+        if self._handshake is None or not self._handshake.is_answered_by(response):
             return False
         self._begin_reply(response)
         self._stage = Stage.TUNNEL
@@ -338,7 +293,7 @@ class Exchange:
         self._tunnel = Tunnel(
             self._client.transport,
             connection.transport,
-            is_websocket=self._upgrade == WEBSOCKET,
+            is_websocket=self._handshake.is_websocket,
             monotonic=self._services.monotonic,
             on_closed=self._client.gone,
         )
@@ -380,8 +335,9 @@ class Exchange:
         now = self._services.monotonic()
         upstream.observe(now - self._sent_at)
         self.deadline = now + upstream.idle_seconds
-        if upstream.is_failing:
-            upstream.recovered()
+        if upstream.is_troubled:
+            assert self._target is not None
+            upstream.answered(self._target)
 
     def on_payload(self, payload: bytes, is_complete: bool) -> None:
         """As ReplyReceiver. Hot."""
@@ -407,6 +363,8 @@ class Exchange:
         if not self._request.body.is_complete:
             connection.abandon()  # the upstream answered early and must not take the rest for a request
         else:
+            if self._is_reply_paused and not connection.transport.is_closing():
+                connection.transport.resume_reading()  # else nobody would: its next exchange would wait in vain
             connection.target.give_back(connection, self._services.monotonic())
         self._finish(self._status, Outcome.FORWARDED)
         self._client.finished(self._request.keeps_alive)
@@ -414,24 +372,47 @@ class Exchange:
     def on_upstream_lost(self, error: UpstreamError) -> None:
         """As ReplyReceiver: before the reply began it becomes a 502, after that the client sees a cut."""
         connection, self._connection = self._connection, None
-        if self._stage is Stage.WAITING and connection is not None and self._is_repeatable(connection):
-            assert self._target is not None
-            self._stage = Stage.CONNECTING
-            self._task = asyncio.create_task(self._connect(self._target))
-            return
-        assert self._upstream is not None
-        self._upstream.failed(error)
+        upstream, target = self._upstream, self._target
+        assert upstream is not None
+        assert target is not None
+        assert connection is not None
+        if self._stage is Stage.WAITING and self._is_repeatable:
+            if connection.is_reused and not self._tried:
+                # A kept connection that dies under a request was most likely closing already: no fault of the target.
+                self._tried = (target,)
+                self._repeat(target)
+                return
+            upstream.failed(target, error)
+            if self._try_again():
+                self._repeat_elsewhere()
+                return
+        else:
+            upstream.failed(target, error)
         self.fail(error)
 
-    def _is_repeatable(self, connection: UpstreamConnection) -> bool:
-        """A kept connection that dies under a request was most likely closing already (RFC 9110 9.2.2)."""
-        return connection.is_reused and self.method in SAFE_TO_REPEAT and self._request.body is NO_BODY
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether a second try can do no harm (RFC 9110 9.2.2): an idempotent method, and no body that has begun."""
+        return self.method in SAFE_TO_REPEAT and self._request.body is NO_BODY
+
+    def _repeat(self, target: Target) -> None:
+        self._stage = Stage.CONNECTING
+        self.deadline = inf
+        self._task = asyncio.create_task(self._connect(target))
+
+    def _repeat_elsewhere(self) -> None:
+        assert self._upstream is not None
+        try:
+            self._repeat(self._upstream.pick_other(self._user, self._tried))
+        except UpstreamUnavailable as error:
+            self.fail(error)
 
     def pause_reply(self, is_paused: bool) -> None:
         """The client does not take more, or does again: the upstream waits with it."""
         connection = self._connection
         if connection is None or connection.transport.is_closing():
             return
+        self._is_reply_paused = is_paused
         if is_paused:
             connection.transport.pause_reading()
         else:
@@ -482,8 +463,9 @@ class Exchange:
             self.fail(RequestTimeout("the body stood still for too long"))
         else:
             error = UpstreamTimeout("no reply in time")
-            if self._upstream is not None:
-                self._upstream.failed(error)
+            assert self._upstream is not None
+            assert self._target is not None
+            self._upstream.failed(self._target, error)
             self.fail(error)
 
     # -- streams and sockets of a key that is no longer admitted (R197)

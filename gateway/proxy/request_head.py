@@ -98,7 +98,7 @@ class RequestReader:
         self._credentials = credentials
         self._line_limit = line_limit_bytes
         self._header_count_limit = header_count_limit
-        self._parser = httptools.HttpRequestParser(_IGNORED)
+        self._parser = _new_parser()
         self._last: tuple[bytes, bytes, Fields] | None = None  # (section, minor version, what it said)
 
     def read(self, head: bytes) -> RequestHead:
@@ -142,9 +142,9 @@ class RequestReader:
         try:
             self._parser.feed_data(head + b"\r\n\r\n")
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(_IGNORED)
+            self._parser = _new_parser()
         except httptools.HttpParserError as error:
-            self._parser = httptools.HttpRequestParser(_IGNORED)
+            self._parser = _new_parser()
             raise BadRequest(f"llhttp: {error}") from error
 
     def _sort_lines(self, lines: list[bytes], is_http_11: bool) -> Fields:
@@ -202,7 +202,7 @@ class RequestReader:
             fields.expects_continue = is_http_11
 
     def _frame(self, lengths: list[bytes], codings: list[bytes], fields: Fields, is_http_11: bool) -> None:
-        self._parser = httptools.HttpRequestParser(_IGNORED)  # the old one waits for the body, which it will not get
+        self._parser = _new_parser()  # the old one waits for the body, which it will not get
         try:
             if codings:
                 if lengths or not is_http_11:
@@ -219,6 +219,13 @@ class _Ignored:
 
 
 _IGNORED: Final = _Ignored()
+
+
+def _new_parser() -> httptools.HttpRequestParser:
+    """A parser for heads. It is not asked whether the connection lives on: it would obey Proxy-Connection too."""
+    parser = httptools.HttpRequestParser(_IGNORED)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def _the_host(hosts: Sequence[tuple[bytes, bytes]], is_http_11: bool) -> bytes:

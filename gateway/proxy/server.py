@@ -10,10 +10,10 @@ from aiohttp import web
 
 from gateway.auth.credentials import CredentialReader
 from gateway.proxy.client import ClientConnection, ConnectionLimits
-from gateway.proxy.exchange import Services
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.heads import Edge, bare_address
 from gateway.proxy.request_head import RequestReader
+from gateway.proxy.services import Services
 
 SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
 

@@ -10,7 +10,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
+
+from gateway.proxy.request_head import RequestHead
+from gateway.proxy.response_head import ResponseFields
 
 WEBSOCKET: Final = b"websocket"
 POLICY_VIOLATION: Final = 1008  # the key is no longer admitted
@@ -20,16 +24,38 @@ _KEY: Final = re.compile(rb"(?:^|\r\n)sec-websocket-key:[ \t]*([A-Za-z0-9+/]{22}
 _ACCEPT: Final = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([A-Za-z0-9+/=]*)[ \t]*\r\n", re.IGNORECASE)
 
 
-def websocket_key(lines: bytes) -> bytes | None:
-    """The handshake's key among header lines, or None where there is not exactly one (RFC 6455 4.2.1)."""
-    keys = _KEY.findall(lines)
-    return keys[0] if len(keys) == 1 else None
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A switch that the client has asked for and the route allows. `key` is a WebSocket's, else empty."""
+
+    upgrade: bytes
+    key: bytes
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the protocol's frames are known here."""
+        return self.upgrade == WEBSOCKET
+
+    def is_answered_by(self, response: ResponseFields) -> bool:
+        """Whether a 101 switches to this. A WebSocket server proves that it has understood (RFC 6455 4.2.2)."""
+        if response.upgrade != self.upgrade:
+            return False
+        answer = base64.b64encode(hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest())
+        return not self.is_websocket or _ACCEPT.findall(response.start) == [answer]
 
 
-def is_accepted(lines: bytes, key: bytes) -> bool:
-    """Whether a 101's header lines hold the answer to `key`: nothing else has understood the handshake (4.2.2)."""
-    answer = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    return _ACCEPT.findall(lines) == [answer]
+def handshake(request: RequestHead, allowed: frozenset[bytes]) -> Handshake | None:
+    """The switch to ask the upstream for, or None: then the request goes on as an ordinary one.
+
+    A WebSocket needs exactly one well-formed key (RFC 6455 4.2.1).
+    """
+    upgrade = request.fields.upgrade
+    if upgrade not in allowed or not request.body.is_complete or request.method != b"GET":
+        return None
+    if upgrade != WEBSOCKET:
+        return Handshake(upgrade, b"")
+    keys = _KEY.findall(request.fields.kept)
+    return Handshake(upgrade, keys[0]) if len(keys) == 1 else None
 
 
 def close_frame(code: int) -> bytes:

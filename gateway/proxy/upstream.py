@@ -1,307 +1,115 @@
-"""The upstream side: connections, their pool, and the targets of an upstream. Must not know: who is calling.
+"""An upstream: which of its targets is asked, how often a request may be tried again, what is told of its failing."""
 
-Balancing across targets is round robin. Health, retries across targets and TLS belong in `Upstream.targets_to_try` and
-`Target.connect`.
-"""
-
-import asyncio
-import itertools
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection
+from typing import Final
 
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.proxy.errors import UpstreamError, UpstreamUnreachable
-from gateway.proxy.framing import BadFraming, Body, ChunkedBody, UntilClose
-from gateway.proxy.headers import HeaderTable
-from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseFields, ResponseReader, body_of
+from gateway.proxy.balance import Balance, balancer
+from gateway.proxy.errors import UpstreamUnavailable
+from gateway.proxy.target import Target
 
 log = structlog.get_logger(__name__)
 
-HEAD_END: Final = b"\r\n\r\n"
-MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst, not a working set
-WRITE_BUFFER_BYTES: Final = 262_144  # after which the other side is told to wait
-
-
-class ReplyReceiver(Protocol):
-    """Who an upstream's reply is for (an exchange)."""
-
-    method: bytes
-
-    def on_interim(self, response: ResponseFields) -> None:
-        """A 1xx other than 100 and 101 has come; the reply is still to come."""
-        ...
-
-    def on_switch(self, response: ResponseFields, rest: bytes) -> bool:
-        """A 101 has come, with what follows it. False where it was not asked for; else the transport is taken over."""
-        ...
-
-    def on_whole(self, response: ResponseFields, payload: bytes) -> None:
-        """The whole reply has come at once; the only call for it."""
-        ...
-
-    def on_response(self, response: ResponseFields, body: Body) -> None:
-        """The reply's head has come; `body` reads the rest."""
-        ...
-
-    def on_payload(self, payload: bytes, is_complete: bool) -> None:
-        """A part of the reply's body has come; the first, at once after the head, and the last may be empty."""
-        ...
-
-    def on_upstream_lost(self, error: UpstreamError) -> None:
-        """The connection ended, or said something that cannot be relayed, before the reply was complete."""
-        ...
-
-    def on_upstream_writable(self, is_writable: bool) -> None:
-        """The connection can or cannot take more of the request's body."""
-        ...
-
-
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to a target. Idle (no receiver) or in one exchange, which it serves from head to last byte."""
-
-    __slots__ = (
-        "_body",
-        "_held",
-        "_interim",
-        "_keeps_alive",
-        "_reader",
-        "_receiver",
-        "idle_since",
-        "is_reused",
-        "target",
-        "transport",
-    )
-
-    def __init__(self, target: "Target", table: HeaderTable) -> None:
-        self.target = target
-        self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
-        self.is_reused = False
-        self.idle_since = 0.0
-        self._reader = ResponseReader(table)
-        self._receiver: ReplyReceiver | None = None
-        self._body: Body | None = None  # once the head of the reply has come
-        self._held = b""
-        self._interim = 0
-        self._keeps_alive = False
-
-    def start(self, receiver: ReplyReceiver, head: bytes) -> None:
-        """Send a request's head; its reply goes to `receiver`. Hot."""
-        assert self._receiver is None, "a connection serves one exchange at a time"
-        self._receiver = receiver
-        self.transport.write(head)
-
-    def abandon(self) -> None:
-        """Close at once: what is under way here will not be finished, and the upstream has to see that."""
-        self._receiver = None
-        self.transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncio.Protocol."""
-        self.transport = transport
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self.target.open.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio.Protocol."""
-        self.target.open.discard(self)
-        self.target.forget(self)
-        receiver, self._receiver = self._receiver, None
-        if receiver is None:
-            return
-        if isinstance(self._body, UntilClose) and exc is None:
-            receiver.on_payload(b"", True)
-        else:
-            receiver.on_upstream_lost(UpstreamError(f"the upstream's connection ended in the middle: {exc}"))
-
-    def data_received(self, data: bytes) -> None:
-        """As asyncio.Protocol. Hot."""
-        if self._receiver is None:
-            self.transport.abort()  # bytes that nobody asked for: whatever comes next is not to be trusted
-            return
-        try:
-            self._read(data)
-        except BadFraming as error:
-            self._fail(UpstreamError(f"the reply's body: {error}"))
-        except UpstreamError as error:
-            self._fail(error)
-
-    def _read(self, data: bytes) -> None:
-        receiver = self._receiver
-        assert receiver is not None
-        if self._body is None:
-            if self._held:
-                data, self._held = self._held + data, b""
-            end = data.find(HEAD_END)
-            if end < 0:
-                self._hold(data)
-                return
-            response = self._reader.read(data[:end])
-            data = data[end + 4 :]
-            status = response.status
-            if status < 200:
-                self._read_interim(response, data)
-                return
-            if len(data) == response.content_length and receiver.method != b"HEAD" and status not in (204, 304):
-                self._finish(is_clean=response.keeps_alive)
-                receiver.on_whole(response, data)
-                return
-            self._keeps_alive = response.keeps_alive
-            self._body = body_of(response, receiver.method)
-            receiver.on_response(response, self._body)
-            payload, rest = self._body.feed(data)
-        else:
-            payload, rest = self._body.feed(data)
-        is_complete = self._body.is_complete
-        if is_complete:
-            if isinstance(self._body, ChunkedBody) and self._body.trailers:
-                self._body.trailers = self._reader.allowed_trailers(self._body.trailers)
-            self._finish(is_clean=self._keeps_alive and not rest)
-        receiver.on_payload(payload, is_complete)
-
-    def _finish(self, *, is_clean: bool) -> None:
-        """The reply is complete. Unless the connection is clean, it ends here."""
-        self._receiver = self._body = None
-        self._interim = 0
-        if not is_clean:
-            self.transport.close()
-
-    def _hold(self, data: bytes) -> None:
-        if len(data) > HEAD_LIMIT:
-            raise UpstreamError("the reply's head is too large")
-        self._held = data
-
-    def _read_interim(self, response: ResponseFields, data: bytes) -> None:
-        receiver = self._receiver
-        assert receiver is not None
-        self._interim += 1
-        if response.status == 101:
-            if not receiver.on_switch(response, data):
-                raise UpstreamError("the upstream switched protocols without being asked")
-            self.target.open.discard(self)
-            return
-        if self._interim > INTERIM_LIMIT:
-            raise UpstreamError("the upstream sends interim replies without end")
-        if response.status != 100:  # the gateway has answered the expectation itself
-            receiver.on_interim(response)
-        if data:
-            self._read(data)
-
-    def _fail(self, error: UpstreamError) -> None:
-        receiver, self._receiver = self._receiver, None
-        self.transport.abort()
-        if receiver is not None:
-            receiver.on_upstream_lost(error)
-
-    def pause_writing(self) -> None:
-        """As asyncio.Protocol."""
-        if self._receiver is not None:
-            self._receiver.on_upstream_writable(False)
-
-    def resume_writing(self) -> None:
-        """As asyncio.Protocol."""
-        if self._receiver is not None:
-            self._receiver.on_upstream_writable(True)
-
-
-Connector = Callable[[Callable[[], UpstreamConnection]], Any]
-
-
-class Target:
-    """One address of an upstream, and the connections to it. The most recently used idle one is taken first.
-
-    `authority` is what the upstream is addressed by (Host); `connector` makes a connection from a protocol factory.
-    """
-
-    def __init__(self, authority: str, connector: Connector, table: HeaderTable) -> None:
-        self.authority = authority
-        self.host_line = f"Host: {authority}\r\n".encode("ascii")
-        self.open: set[UpstreamConnection] = set()
-        self._idle: list[UpstreamConnection] = []
-        self._connector = connector
-        self._table = table
-
-    def take(self) -> UpstreamConnection | None:
-        """An idle connection that is still open, or None. Hot."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if not connection.transport.is_closing():
-                connection.is_reused = True
-                return connection
-        return None
-
-    def give_back(self, connection: UpstreamConnection, now: float) -> None:
-        """Keep a connection whose exchange is complete for the next one. Hot."""
-        if connection.transport.is_closing():
-            return
-        if len(self._idle) >= MOST_IDLE:
-            connection.transport.close()
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        """An idle connection has closed."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close_idle(self, since: float) -> None:
-        """Close connections that have been idle since before `since`."""
-        for connection in [c for c in self._idle if c.idle_since < since]:
-            connection.transport.close()
-
-    @property
-    def idle_count(self) -> int:
-        """How many connections wait for work."""
-        return len(self._idle)
-
-    async def connect(self, timeout_seconds: float) -> UpstreamConnection:
-        """A new connection. Raises UpstreamUnreachable."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                _, connection = await self._connector(lambda: UpstreamConnection(self, self._table))
-        except TimeoutError as error:
-            raise UpstreamUnreachable(f"no connection to {self.authority} in {timeout_seconds} s") from error
-        except OSError as error:
-            raise UpstreamUnreachable(f"no connection to {self.authority}: {error}") from error
-        assert isinstance(connection, UpstreamConnection)
-        return connection
+MOST_EJECTED: Final = 0.5  # of the targets: beyond that the fault is more likely elsewhere, and the rest would drown
+RETRY_SHARE: Final = 0.2  # retries per request, in the long run: a failing upstream must not be asked twice as much
+RETRY_BURST: Final = 10.0
 
 
 class Upstream:
-    """A named service: its targets, and how long it may take. Times are seconds; `observe` takes each response time."""
+    """A named service. Times are seconds; `observe` takes each response time; `attempts` counts the first try."""
 
     def __init__(
         self,
         name: str,
         targets: list[Target],
         *,
+        balance: Balance,
+        attempts: int,
         connect_seconds: float,
         response_seconds: float,
         idle_seconds: float,
         observe: Callable[[float], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self.name = name
-        self.observe = observe
         self.targets = targets
         self.connect_seconds = connect_seconds
         self.response_seconds = response_seconds
         self.idle_seconds = idle_seconds
-        self.is_failing = False
-        self.pick = itertools.cycle(targets).__next__  # hot: the target whose turn it is
+        self.observe = observe
+        self.is_troubled = False  # some target is not fit, or this upstream was failing: the slower way is taken
+        self._balance = balancer(balance)
+        self._attempts = attempts
+        self._monotonic = monotonic
+        self._is_failing = False
+        self._retries_left = RETRY_BURST
 
-    def failed(self, error: GatewayError) -> None:
-        """An exchange failed on the upstream's side. Told once, not once a request, until it answers again."""
-        if not self.is_failing:
-            self.is_failing = True
+    def pick(self, user: str) -> Target:
+        """A target for a request of `user` (empty for nobody). Raises UpstreamUnavailable. Hot."""
+        if not self.is_troubled:
+            return self._balance(self.targets, user)
+        return self.pick_other(user, ())
+
+    def pick_other(self, user: str, tried: Collection[Target]) -> Target:
+        """A fit target that is not among those tried, or, where all fit ones were, one of those."""
+        now = self._monotonic()
+        fit = [target for target in self.targets if target.is_fit(now)]
+        if not fit:
+            raise UpstreamUnavailable(f"every target of {self.name} is out")
+        target = self._balance([target for target in fit if target not in tried] or fit, user)
+        target.chosen()
+        return target
+
+    def may_retry(self, tries: int) -> bool:
+        """Whether a request that has been tried so often may be tried again; takes it from the budget."""
+        if tries >= self._attempts or self._retries_left < 1:
+            return False
+        self._retries_left -= 1
+        return True
+
+    def earn_retry(self) -> None:
+        """A request has come in: the budget of retries grows with the load. Needed only where there are retries."""
+        self._retries_left = min(RETRY_BURST, self._retries_left + RETRY_SHARE)
+
+    @property
+    def has_retries(self) -> bool:
+        """Whether a failed request may ever be tried again."""
+        return self._attempts > 1
+
+    # -- what is learned of the targets
+
+    def failed(self, target: Target, error: GatewayError) -> None:
+        """An exchange with `target` failed on its side. Told once, not once a request, until it answers again."""
+        now = self._monotonic()
+        out = sum(other.is_troubled for other in self.targets if other is not target)
+        is_ejected = target.failed(now, may_eject=out + 1 <= MOST_EJECTED * len(self.targets))
+        self.is_troubled = True
+        if is_ejected:
+            seconds = round(target.ejected_until - now)
+            log.warning("target_ejected", upstream=self.name, target=target.authority, seconds=seconds)
+        if not self._is_failing:
+            self._is_failing = True
             log.warning("upstream_failing", upstream=self.name, error=str(error))
 
-    def recovered(self) -> None:
-        """It answers again."""
-        self.is_failing = False
-        log.info("upstream_answers_again", upstream=self.name)
+    def answered(self, target: Target) -> None:
+        """`target` has begun to answer. Needed only while `is_troubled`."""
+        target.answered()
+        self.review()
+        if self._is_failing:
+            self._is_failing = False
+            log.info("upstream_answers_again", upstream=self.name)
+
+    def set_health(self, target: Target, is_healthy: bool) -> None:
+        """The active check has found something new."""
+        log.warning("target_health", upstream=self.name, target=target.authority, is_healthy=is_healthy)
+        target.is_healthy = is_healthy
+        self.review()
+
+    def review(self) -> None:
+        """Take the quick way again once every target is fit."""
+        self.is_troubled = any(target.is_troubled for target in self.targets)
 
     def close(self) -> None:
         """Close every connection."""

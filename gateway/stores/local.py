@@ -1,9 +1,11 @@
 """What this process remembers: bounded, least recently used goes first, evicted by subject. No clock, no rule."""
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from cachetools import LRUCache
+
+LARGEST_TUPLE: Final = 8
 
 
 class HasSubjects(Protocol):
@@ -27,8 +29,9 @@ class LocalCache(LRUCache[bytes, V]):
 
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
-        # Most subjects stand behind one digest, and a set of one costs 216 bytes: it is held bare until a second comes.
-        self._by_subject: dict[str, bytes | set[bytes]] = {}
+        # Most subjects stand behind few digests, and the smallest set costs 216 bytes, the next one 728: one digest is
+        # held bare, a few as a tuple.
+        self._by_subject: dict[str, bytes | tuple[bytes, ...] | set[bytes]] = {}
 
     def get(self, digest: bytes) -> V | None:  # type: ignore[override]  # a default is never asked for
         """The value under `digest`, which becomes the most recently used; None where there is none. Hot."""
@@ -47,15 +50,15 @@ class LocalCache(LRUCache[bytes, V]):
                 self._by_subject[subject] = digest
             elif isinstance(held, set):
                 held.add(digest)
-            elif held != digest:
-                self._by_subject[subject] = {held, digest}
+            elif digest not in (few := _few(held)):
+                self._by_subject[subject] = (*few, digest) if len(few) < LARGEST_TUPLE else {*few, digest}
 
     def evict(self, subjects: Iterable[str]) -> int:
         """Forget every value that depends on one of `subjects`; how many there were."""
         evicted = 0
         for subject in subjects:
             held = self._by_subject.get(subject)
-            for digest in tuple(held) if isinstance(held, set) else (held,) if held is not None else ():
+            for digest in () if held is None else tuple(held) if isinstance(held, set) else _few(held):
                 del self[digest]
                 evicted += 1
         return evicted
@@ -74,5 +77,13 @@ class LocalCache(LRUCache[bytes, V]):
                 held.discard(digest)
                 if not held:
                     del self._by_subject[subject]
-            elif held == digest:
-                del self._by_subject[subject]
+            elif held is not None:
+                left = tuple(other for other in _few(held) if other != digest)
+                if left:
+                    self._by_subject[subject] = left if len(left) > 1 else left[0]
+                else:
+                    del self._by_subject[subject]
+
+
+def _few(held: bytes | tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return held if isinstance(held, tuple) else (held,)

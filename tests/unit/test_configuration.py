@@ -80,11 +80,7 @@ async def test_example_is_good() -> None:
 
 async def test_unenforced_settings_warn() -> None:
     """A setting that is read and not acted on is told, one sentence each, and is no mistake."""
-    text = WHOLE.replace("round_robin", "random")
-    assert warnings_of(read(text, STORES)) == [
-        "upstreams.orders.balance: this version balances by round_robin alone.",
-        "upstreams.orders.health: active health checks are not made by this version.",
-        "upstreams.orders.retries: requests are not retried by this version.",
+    assert warnings_of(read(WHOLE, STORES)) == [
         "routes[0].limits: rate limits are not enforced by this version.",
         "routes[0].tokens: tokens are not accepted by this version.",
         "plans.starter.limits: rate limits are not enforced by this version.",

@@ -1,0 +1,144 @@
+"""The proxy's parts, made from the configuration. Must not know: stores, listeners."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.auth.principal import IdentityNames
+from gateway.auth.verdict import Access
+from gateway.clock import Clock
+from gateway.errors import GatewayError
+from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
+from gateway.proxy.health import HealthCheck, HealthChecks
+from gateway.proxy.router import Route
+from gateway.proxy.target import Target
+from gateway.proxy.upstream import Upstream
+from gateway.settings import Health, Settings, UpstreamTls
+from gateway.settings import Target as TargetAddress
+from gateway.settings import Upstream as UpstreamSettings
+from gateway.telemetry.metrics import Metrics
+
+
+class CertificateUnusable(GatewayError):
+    """A file of an upstream's `tls` cannot be read, or holds no usable certificate or key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """All upstreams by name, and the health checks of those that have one."""
+
+    by_name: dict[str, Upstream]
+    checks: list[HealthChecks]
+
+
+def identity_names(settings: Settings) -> IdentityNames:
+    """Under which header names upstreams are told who is calling."""
+    names = settings.identity_headers
+    return IdentityNames(
+        user_id=names.user_id,
+        tenant_id=names.tenant_id,
+        key_id=names.key_id,
+        environment=names.environment,
+        auth_kind=names.auth_kind,
+        scopes=names.scopes,
+        plan=names.plan,
+    )
+
+
+def routes_of(settings: Settings) -> list[Route]:
+    """The configured routes."""
+    return [
+        Route(
+            name=route.name,
+            paths=tuple(path.encode() for path in route.paths),
+            upstream=route.upstream,
+            access=Access(
+                route.auth, frozenset(route.require.scopes), frozenset(route.require.features), route.require.tier
+            ),
+            methods=frozenset(method.encode() for method in route.methods),
+            hosts=frozenset(host.encode() for host in route.hosts),
+            strip_prefix=route.strip_prefix,
+            upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
+            closes_revoked=route.close_revoked_streams,
+            body_limit_bytes=(
+                settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
+            ),
+        )
+        for route in settings.routes
+    ]
+
+
+def request_table(settings: Settings) -> HeaderTable:
+    """What each header name of a request means."""
+    names = settings.identity_headers.model_dump()
+    fields = dict(REQUEST_FIELDS)
+    fields.update((place.header.lower().encode(), Action.CREDENTIAL) for place in settings.credentials)
+    fields[names["request_id"].lower().encode()] = Action.REQUEST_ID
+    return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
+
+
+def response_table(settings: Settings) -> HeaderTable:
+    """What each header name of a reply means; an upstream cannot set what only the gateway may say (R029)."""
+    names = settings.identity_headers.model_dump().values()
+    return HeaderTable(RESPONSE_FIELDS, reserved=[name.encode() for name in names])
+
+
+def upstreams_of(settings: Settings, table: HeaderTable, clock: Clock, metrics: Metrics) -> Upstreams:
+    """The configured upstreams. Raises CertificateUnusable."""
+    by_name: dict[str, Upstream] = {}
+    checks: list[HealthChecks] = []
+    for name, configured in settings.upstreams.items():
+        tls = _tls_context(name, configured)
+        targets = {_target(address, tls, table): str(address) for address in configured.targets}
+        by_name[name] = upstream = Upstream(
+            name,
+            list(targets),
+            balance=configured.balance,
+            attempts=1 if configured.retries is None else configured.retries.attempts,
+            connect_seconds=configured.timeouts.connect,
+            response_seconds=configured.timeouts.response,
+            idle_seconds=configured.timeouts.idle,
+            observe=metrics.upstream_seconds.of(name).observe,
+            monotonic=clock.monotonic,
+        )
+        if configured.health is not None:
+            checks.append(HealthChecks(upstream, _health_check(configured.health), targets, tls))
+    return Upstreams(by_name, checks)
+
+
+def _health_check(health: Health) -> HealthCheck:
+    return HealthCheck(
+        path=health.path,
+        interval_seconds=health.interval_seconds,
+        timeout_seconds=health.timeout_seconds,
+        unhealthy_after=health.unhealthy_after,
+        healthy_after=health.healthy_after,
+    )
+
+
+def _target(address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTable) -> Target:
+    """A target at `address`; one of scheme `https` is spoken to by `tls`, under its own name (SNI), and verified."""
+    host, port, is_tls = address.host, address.port, address.scheme == "https"
+    bare = f"[{host}]" if ":" in host else host
+
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
+        return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=tls if is_tls else None)
+
+    return Target(bare if port == (443 if is_tls else 80) else f"{bare}:{port}", connect, table)
+
+
+def _tls_context(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:
+    """What an upstream's `https` targets are verified by, if it has any. Raises CertificateUnusable."""
+    if all(target.scheme != "https" for target in upstream.targets):
+        return None
+    tls = upstream.tls or UpstreamTls()
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:
+        raise CertificateUnusable(f"upstreams.{name}.tls: {error}. Name readable PEM files") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context

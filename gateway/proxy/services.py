@@ -1,0 +1,69 @@
+"""What an exchange works with: the parts that all share, and the client's connection as it sees it."""
+
+import itertools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.auth.admission import Admission
+from gateway.proxy.heads import Edge
+from gateway.proxy.replies import Replies
+from gateway.proxy.router import Router
+from gateway.proxy.tally import Tally
+from gateway.proxy.upstream import Upstream
+
+
+class Client(Protocol):
+    """The client's connection, as the exchange sees it."""
+
+    edge: Edge
+    transport: Any
+
+    def switch(self) -> bytes:
+        """Give the transport away to a tunnel; returns the bytes that came behind the handshake."""
+        ...
+
+    def gone(self) -> None:
+        """The transport that was given away has closed."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        ...
+
+    def resume_body(self) -> None:
+        """The upstream is there: body bytes that have waited can come."""
+        ...
+
+    def pause_body(self, is_paused: bool) -> None:
+        """Stop or go on reading the body."""
+        ...
+
+    def finished(self, keeps_alive: bool) -> None:
+        """The exchange is over. Without `keeps_alive` the connection ends, after what was written has gone out."""
+        ...
+
+    def cut(self) -> None:
+        """End the connection so that the client can tell that the reply is incomplete."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every exchange works with."""
+
+    router: Router
+    admission: Admission
+    upstreams: Mapping[str, Upstream]
+    tally: Tally
+    monotonic: Callable[[], float]
+    body_seconds: float
+    replies: Replies
+    new_request_id: Callable[[], bytes]
+
+
+def request_ids() -> Callable[[], bytes]:
+    """A source of request ids: unique across processes by 64 random bits, ordered within one."""
+    node, numbers = os.urandom(8).hex().encode(), itertools.count(1)
+    return lambda: b"%b-%x" % (node, next(numbers))
