@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench conformance clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -20,6 +20,10 @@ check: .venv/installed-dev ## style, types, direction of imports
 
 bench: .venv/installed-dev ## microseconds per request, beside other gateways where they are installed
 	$(BIN)/python -m bench $(ARGS)
+
+CORPUS ?= ../shared/corpus
+conformance: .venv/installed-dev ## a corpus of raw HTTP cases from elsewhere, with its own runners
+	$(BIN)/python -m tests.conformance.corpus $(CORPUS)
 
 clean: ## all that was installed or built here; stop `make run` first, its data goes too
 	rm -rf .venv .ostiary build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -237,8 +237,8 @@ class Admission:
                 finding = await self._ask_truth(digest)
             except StoreUnavailable:
                 known = self._still_good(digest)
-                if known is None:
-                    raise
+                if known is None or self._monotonic() >= self._view.fresh_until:
+                    raise  # nobody waits once more for news of a database that has just been waited for
                 return known, "local"
             if self._view.is_usable(finding.revision, subjects_of(finding)):
                 entry = self._remember(digest, finding)

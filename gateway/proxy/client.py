@@ -5,6 +5,8 @@ yet. What waits is bounded: past the bound the socket is not read.
 """
 
 import asyncio
+import socket
+import struct
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -22,6 +24,7 @@ WAITING_LIMIT: Final = 65_536  # bytes held for later
 WRITE_BUFFER_BYTES: Final = 262_144
 DRAIN_LIMIT: Final = 262_144  # bytes read and thrown away after a refusal, so that the reply is not lost to a reset
 DRAIN_SECONDS: Final = 2.0
+RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: closing throws away what is unsent, and resets
 
 
 class State(Enum):
@@ -135,7 +138,10 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """As asyncio.Protocol. A client that has sent its whole request may close its side and still get its reply."""
         exchange = self._exchange
-        self._is_half_closed = exchange is not None and exchange.client_half_closed()
+        if exchange is None:
+            self._is_half_closed = self._state is State.HEAD and HEAD_END in self._held
+        else:  # what is held may be the rest of the body
+            self._is_half_closed = exchange.client_half_closed() or bool(self._held)
         return self._is_half_closed  # False closes the connection
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -220,10 +226,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_body(self, exchange: Exchange, data: bytes) -> bytes:
         try:
-            return exchange.feed_body(data)
+            rest = exchange.feed_body(data)
         except BadFraming as error:
             exchange.fail(BadRequest(str(error)))
             return b""
+        if self._is_half_closed and self._exchange is exchange and not exchange.client_half_closed():
+            self.transport.close()  # the rest of the body will never come
+        return rest
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer bytes that never became an exchange, and end the connection."""
@@ -290,6 +299,8 @@ class ClientConnection(asyncio.Protocol):
         """As Client: a reset, so that a reply that ends with the connection does not look complete."""
         self._exchange = None
         self._state = State.CLOSED
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     # -- ending

@@ -94,6 +94,10 @@ class UpstreamError(GatewayError):
     public = "The service behind the gateway failed to answer."
 
 
+class UpstreamHungUp(UpstreamError):
+    """A connection ended before a single byte of the reply had come."""
+
+
 class UpstreamUnreachable(UpstreamError):
     """No connection to the upstream could be made."""
 

@@ -28,6 +28,7 @@ from gateway.proxy.errors import (
     PayloadTooLarge,
     RequestTimeout,
     UpstreamError,
+    UpstreamHungUp,
     UpstreamTimeout,
     UpstreamUnavailable,
     WrongMethod,
@@ -51,6 +52,7 @@ SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 9.2
 # What a caller needs who asks for a path that no route has: a key, so that routes cannot be told by trying (R340).
 ANY_KEY: Final = Access("required")
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
+SLOWEST_BODY: Final = 256  # bytes per second, on the whole, of a body whose reply has not begun: a trickle is an attack
 CLIENT_CLOSED_REQUEST: Final = 499
 RECONSIDER_SECONDS: Final = 0.4  # below the sweep's period: each sweep asks about each stream
 
@@ -260,7 +262,8 @@ class Exchange:
             if self._stage is Stage.WAITING:
                 self.deadline = now + self._upstream.response_seconds
         elif self._stage is Stage.WAITING:
-            self.deadline = now + self._services.body_seconds
+            seconds = self._services.body_seconds
+            self.deadline = min(now + seconds, self._sent_at + seconds + self._body_bytes / SLOWEST_BODY)
         return rest
 
     def on_upstream_writable(self, is_writable: bool) -> None:
@@ -377,7 +380,7 @@ class Exchange:
         assert target is not None
         assert connection is not None
         if self._stage is Stage.WAITING and self._is_repeatable:
-            if connection.is_reused and not self._tried:
+            if connection.is_reused and not self._tried and isinstance(error, UpstreamHungUp):
                 # A kept connection that dies under a request was most likely closing already: no fault of the target.
                 self._tried = (target,)
                 self._repeat(target)

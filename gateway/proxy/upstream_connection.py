@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, Final, Protocol
 
-from gateway.proxy.errors import UpstreamError
+from gateway.proxy.errors import UpstreamError, UpstreamHungUp
 from gateway.proxy.framing import BadFraming, Body, ChunkedBody, UntilClose
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.response_head import HEAD_LIMIT, INTERIM_LIMIT, ResponseFields, ResponseReader, body_of
@@ -113,6 +113,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if isinstance(self._body, UntilClose) and exc is None:
             receiver.on_payload(b"", True)
+        elif self._body is None and not self._held and not self._interim:
+            receiver.on_upstream_lost(UpstreamHungUp(f"the upstream hung up: {exc}"))
         else:
             receiver.on_upstream_lost(UpstreamError(f"the upstream's connection ended in the middle: {exc}"))
 

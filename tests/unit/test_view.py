@@ -67,7 +67,7 @@ def subscribed(story: Story) -> Story:
 
 
 def test_a_new_view_trusts_nothing() -> None:
-    """Before the first answer nothing is fresh, and every deadline has passed. R237"""
+    """Before the first answer nothing is fresh, and every deadline has passed. R237."""
     view = Story().view
     assert view.fresh_until == 0.0
     assert not view.is_fresh
@@ -77,7 +77,7 @@ def test_a_new_view_trusts_nothing() -> None:
 
 
 def test_freshness_counts_from_the_sending(story: Story) -> None:
-    """What was asked 1.5 s ago is 1.5 s old when it arrives. R237"""
+    """What was asked 1.5 s ago is 1.5 s old when it arrives. R237."""
     question = story.view.ask()
     sent_at = story.clock.now
     story.wait(1.5)
@@ -89,7 +89,7 @@ def test_freshness_counts_from_the_sending(story: Story) -> None:
 
 
 def test_a_poll_sent_before_the_registration_makes_nothing_fresh() -> None:
-    """A node that no writer counts is not fresh: a change would be answered without it. R232"""
+    """A node that no writer counts is not fresh: a change would be answered without it. R232."""
     story = Story()
     question = story.view.ask()
     story.wait(0.1)
@@ -115,7 +115,7 @@ def test_a_poll_sent_before_the_registration_makes_nothing_fresh() -> None:
     ],
 )
 def test_what_is_usable(story: Story, stamp: int, subjects: tuple[str, ...], is_usable: bool) -> None:
-    """An entry is judged by its stamp against what is known of its subjects. R231"""
+    """An entry is judged by its stamp against what is known of its subjects. R231."""
     story.poll(12, (11, "key:other"), (12, "key:a"))
     assert story.view.is_usable(stamp, subjects) is is_usable
 
@@ -130,7 +130,9 @@ def test_all_voids_everything(story: Story) -> None:
 
 def test_the_floor_of_a_restarted_node(story: Story) -> None:
     """What Redis holds stays usable over a restart, as far back as invalidations are retained."""
-    story.view.apply_start(story.answer(20, (17, "key:a"), (18, "key:b"), (20, "key:c"), pruned_to=16), story.view.ask())
+    story.view.apply_start(
+        story.answer(20, (17, "key:a"), (18, "key:b"), (20, "key:c"), pruned_to=16), story.view.ask()
+    )
     assert not story.view.is_usable(15, ("key:z",))
     assert story.view.is_usable(16, ("key:z",))
     assert not story.view.is_usable(16, ("key:a",))
@@ -138,7 +140,7 @@ def test_the_floor_of_a_restarted_node(story: Story) -> None:
 
 
 def test_a_contiguous_push_moves_the_cursor_and_evicts(story: Story) -> None:
-    """A push is known at once. R221"""
+    """A push is known at once. R221."""
     story.push(12, (11, "key:a"), (12, "key:b"))
     assert story.view.revision == 12
     assert story.evicted == [(["key:a"], 11), (["key:b"], 12)]
@@ -154,7 +156,7 @@ def test_what_is_known_is_not_evicted_twice(story: Story) -> None:
 
 
 def test_a_push_over_a_gap_evicts_but_does_not_move_the_cursor(subscribed: Story) -> None:
-    """What is missing is asked for, and until then pongs prove nothing. R237"""
+    """What is missing is asked for, and until then pongs prove nothing. R237."""
     story = subscribed
     fresh_until = story.view.fresh_until
     story.push(13, (13, "key:c"))
@@ -206,7 +208,7 @@ def test_a_poll_that_was_overtaken_by_a_push_is_not_a_step_backwards(story: Stor
 
 
 def test_pongs_keep_the_view_fresh(subscribed: Story) -> None:
-    """Postgres may be away: a subscription that answers proves that nothing was missed. R059"""
+    """Postgres may be away: a subscription that answers proves that nothing was missed. R059."""
     story = subscribed
     for _ in range(20):
         story.wait(0.5)
@@ -215,7 +217,7 @@ def test_pongs_keep_the_view_fresh(subscribed: Story) -> None:
 
 
 def test_pongs_count_only_after_a_poll_that_was_sent_after_the_subscription(story: Story) -> None:
-    """What was published before the subscription is lost, and a pong knows nothing of it. R237"""
+    """What was published before the subscription is lost, and a pong knows nothing of it. R237."""
     question = story.view.ask()
     story.wait(0.1)
     story.view.push_confirmed(story.clock.now)
@@ -231,7 +233,7 @@ def test_pongs_count_only_after_a_poll_that_was_sent_after_the_subscription(stor
 
 
 def test_a_lost_subscription_takes_its_pongs_along(subscribed: Story) -> None:
-    """Also a new one has to be followed by a poll. R237"""
+    """Also a new one has to be followed by a poll. R237."""
     story = subscribed
     story.view.push_lost()
     fresh_until = story.view.fresh_until
@@ -243,7 +245,7 @@ def test_a_lost_subscription_takes_its_pongs_along(subscribed: Story) -> None:
 
 
 def test_pongs_do_not_revive_a_view_that_has_lapsed(subscribed: Story) -> None:
-    """Writers may have stopped counting the node: it must be listed again, and ask, in this order. R232"""
+    """Writers may have stopped counting the node: it must be listed again, and ask, in this order. R232."""
     story = subscribed
     story.wait(BOUND + 0.1)
     story.pong()
@@ -262,7 +264,7 @@ def test_pongs_do_not_revive_a_view_that_has_lapsed(subscribed: Story) -> None:
 
 
 def test_a_reply_that_was_not_heard_ends_the_trust_in_pongs(subscribed: Story) -> None:
-    """The writer may count the node out; what is fresh runs out within the bound. R232, R236"""
+    """The writer may count the node out; what is fresh runs out within the bound. R232, R236."""
     story = subscribed
     fresh_until = story.view.fresh_until
     story.view.unregister()
@@ -276,7 +278,7 @@ def test_a_reply_that_was_not_heard_ends_the_trust_in_pongs(subscribed: Story) -
 
 
 def test_a_node_that_cannot_write_its_row_must_be_within_reach_of_pushes(story: Story) -> None:
-    """Polls alone keep a view fresh only as long as writers are sure to count the node. R232"""
+    """Polls alone keep a view fresh only as long as writers are sure to count the node. R232."""
     while story.clock.now < 1000.0 + MUTE_SECONDS - 0.5:
         story.wait(0.5)
         story.poll(10)
@@ -334,7 +336,7 @@ def test_too_much_news_resets(story: Story) -> None:
 
 
 def test_forgetting_raises_the_floor(story: Story) -> None:
-    """What is no longer remembered may not be judged any more. R231"""
+    """What is no longer remembered may not be judged any more. R231."""
     story.poll(11, (11, "key:a"))
     assert story.view.is_usable(10, ("key:b",))
     story.wait(RETENTION + 1)
@@ -344,7 +346,7 @@ def test_forgetting_raises_the_floor(story: Story) -> None:
 
 
 def test_deadlines_err_on_the_early_side(story: Story) -> None:
-    """The database's clock was read after the question was sent, so a deadline comes early by the way there. R044"""
+    """The database's clock was read after the question was sent, so a deadline comes early by the way there. R044."""
     question = story.view.ask()
     sent_at = story.clock.now
     story.wait(0.3)

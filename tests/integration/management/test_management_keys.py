@@ -229,7 +229,7 @@ async def test_a_rotation_does_not_let_a_known_digest_slip_in(management: Manage
 
 
 async def test_names_are_unique_among_unrevoked_keys_of_a_tenant(management: Management) -> None:
-    """409 for another one, also under concurrency; other tenants are free, and so is a revoked key's name. R273, R276."""
+    """409, also under concurrency; other tenants are free, and so is a revoked key's name. R273, R276."""
     replies = await asyncio.gather(
         *(management.call("POST", "/v1/keys", {"user_id": user, "name": "n"}) for user in ("ada", "alan") * 2)
     )

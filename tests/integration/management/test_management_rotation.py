@@ -34,7 +34,7 @@ async def window(management: Management, secret: str) -> float | None:
 
 
 async def test_the_old_secret_works_on_for_a_day(management: Management) -> None:
-    """A new secret, shown once; the old one ends in 24 hours by default; same key, same facts. R028, R090, R092, R093."""
+    """A new secret, shown once; the old one ends in 24 hours by default; same facts. R028, R090, R092, R093."""
     key = await management.key(scopes=["a"])
     rotated = await rotate(management, key)
     assert rotated["id"] == key["id"]
@@ -98,7 +98,7 @@ async def test_a_failure_half_way_leaves_all_as_it_was(management: Management) -
 
 
 async def test_rotations_at_once_lose_no_secret(management: Management) -> None:
-    """The original and every secret that was answered is accepted, exactly one of them as the current one. R095, R102."""
+    """The original and every answered secret are accepted, exactly one as the current one. R095, R102."""
     key = await management.key()
     replies = await asyncio.gather(*(rotate(management, key) for _ in range(6)))
     records = [await management.record(secret) for secret in (key["secret"], *(reply["secret"] for reply in replies))]
@@ -148,7 +148,7 @@ async def test_retired_secrets_are_listed(management: Management) -> None:
     ],
 )
 async def test_moments_are_read_and_told_in_utc(management: Management, sent: Any, answered: str) -> None:
-    """`Z`, offsets and epoch numbers are honoured, a naive time is UTC, and the answer is ISO 8601 in UTC. R120, R125."""
+    """`Z`, offsets and epoch numbers are honoured, a naive time is UTC; told in UTC. R120, R125."""
     key = await management.key()
     retired = (await rotate(management, key))["retired_secret"]["id"]
     reply = await management.expect(200, "PATCH", f"/v1/retired-secrets/{retired}", {"expires_at": sent})
@@ -203,7 +203,7 @@ async def test_a_bad_end_of_a_window_is_refused(management: Management, body: by
 
 
 async def test_a_window_is_ended_and_reopened(management: Management) -> None:
-    """Now or the past ends it at once, the future extends or reopens it; every time nodes are told. R097, R098, R099."""
+    """Now or the past ends it, the future extends or reopens it; each time nodes are told. R097, R098, R099."""
     key = await management.key()
     path = f"/v1/retired-secrets/{(await rotate(management, key))['retired_secret']['id']}"
     revisions = []

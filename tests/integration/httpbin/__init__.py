@@ -1,0 +1,1 @@
+"""A real API that nobody here wrote, behind the gateway: the `httpbin` package under gunicorn."""

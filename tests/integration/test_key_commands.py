@@ -1,0 +1,217 @@
+"""`ostiary keys` and `ostiary admin-token`, through both doors."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.management.world import Management, give_tokens, management_over
+
+
+@dataclass
+class Shell:
+    """Runs commands; `door` are the options of one of the two doors."""
+
+    world: Management
+    config: Path
+    door: tuple[str, ...]
+    token: str
+
+    async def run(
+        self, *arguments: str, door: tuple[str, ...] | None = None, token: str | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name != "OSTIARY_ADMIN_TOKEN"}
+        if token is None:
+            environment["OSTIARY_ADMIN_TOKEN"] = self.token
+        elif token:
+            environment["OSTIARY_ADMIN_TOKEN"] = token
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "gateway", *arguments, *(self.door if door is None else door)],
+            capture_output=True,
+            text=True,
+            check=False,
+            input=stdin,
+            timeout=60,
+            env=environment,
+        )
+
+    async def done(self, *arguments: str) -> Any:
+        """The JSON of a command that must succeed."""
+        result = await self.run(*arguments, "-o", "json")
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        return json.loads(result.stdout)
+
+    async def failed(self, code: int, *arguments: str) -> str:
+        """The stderr of a command that must fail with this exit code, without a traceback and without output."""
+        result = await self.run(*arguments)
+        assert (result.returncode, result.stdout) == (code, ""), result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+
+@pytest.fixture
+async def world(postgres_dsn: str) -> AsyncIterator[Management]:
+    async with management_over(postgres_dsn) as world:
+        await give_tokens(world)
+        await world.plant()
+        yield world
+
+
+@pytest.fixture
+def config(world: Management, redis_url: str, tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.yaml"
+    document = {
+        "environment": "test",
+        "postgres": {"dsn": world.dsn},
+        "redis": {"url": redis_url},
+        "keys": {"peppers": [{"id": "p", "secret": "p" * 32}, {"id": "q", "secret": "q" * 32}]},
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture(params=["stores", "api"])
+def shell(request: pytest.FixtureRequest, world: Management, config: Path) -> Shell:
+    """Both doors."""
+    door = ("-c", str(config)) if request.param == "stores" else ("--api", str(world.client.make_url("/")))
+    return Shell(world, config, door, world.operator)
+
+
+async def test_a_key_from_creation_to_revocation(shell: Shell) -> None:
+    """Made, listed, shown, rotated and revoked; both doors answer with the API's objects, secrets once. R218, R280."""
+    made = await shell.done("keys", "create", "--user", "ada", "--name", "cli", "--scope", "a", "--scope", "b")
+    assert made["scopes"] == ["a", "b"]
+    assert await shell.world.record(made["secret"]) is not None
+    (listed,) = (await shell.done("keys", "list", "--user", "ada", "--tenant", "acme", "--status", "active"))["items"]
+    shown = await shell.done("keys", "show", made["id"])
+    assert listed == shown == {name: value for name, value in made.items() if name not in ("secret", "propagation")}
+    rotated = await shell.done("keys", "rotate", made["id"], "--grace-seconds", "60")
+    assert rotated["secret"] != made["secret"]
+    assert set(rotated["retired_secret"]) == {"id", "expires_at"}
+    revoked = await shell.done("keys", "revoke", made["id"], "--reason", "tried it")
+    assert (revoked["status"], revoked["propagation"]["state"]) == ("revoked", "confirmed")
+    assert "secret" not in revoked
+    assert "already_revoked" in await shell.failed(1, "keys", "revoke", made["id"])
+
+
+async def test_a_table_for_people(shell: Shell) -> None:
+    """The secret stands alone on the last line; names are not read as markup."""
+    result = await shell.run("keys", "create", "--user", "ada", "--name", "[red]x[/red]", "--expires-at", "4000000000")
+    assert result.returncode == 0, result.stderr
+    secret = result.stdout.splitlines()[-1]
+    assert await shell.world.record(secret) is not None
+    assert "[red]x[/red]" in result.stdout
+    assert "2096-10-02T07:06:40Z" in result.stdout
+    listing = await shell.run("keys", "list")
+    assert "[red]x[/red]" in listing.stdout
+    assert secret not in listing.stdout
+
+
+async def test_a_refusal_names_the_next_step(shell: Shell) -> None:
+    """Exit 1, the code, the reason and what to do, on stderr alone."""
+    await shell.world.expect(204, "DELETE", "/v1/users/ada/entitlement")
+    said = await shell.failed(1, "keys", "create", "--user", "ada", "--name", "x")
+    assert "api_access_required" in said
+    assert "PUT /v1/users/" in said
+    assert "not_found" in await shell.failed(1, "keys", "show", "key_x")
+    assert "not_found" in await shell.failed(1, "keys", "rotate", "no/such%id")
+
+
+MISTAKES = [
+    (("keys", "create", "--user", "ada", "--name", " "), "name: "),
+    (("keys", "create", "--user", "ada", "--name", "x", "--scope", "a b"), "scopes[0]: "),
+    (("keys", "create", "--user", "ada", "--name", "x", "--expires-at", "soon"), "expires_at: "),
+    (("keys", "create", "--user", "ada", "--name", "x", "--expires-at", "1"), "expires_at: "),
+    (("keys", "create", "--user", "ada", "--name", "x", "--expires-at", "nan"), "expires_at: "),
+    (("keys", "list", "--status", "dead"), "--status"),
+    (("keys", "create", "--name", "x"), "--user"),
+    (("keys", "nonsense"), "nonsense"),
+]
+
+
+async def test_a_mistake_on_the_command_line_is_exit_2(shell: Shell) -> None:
+    """And says what was wrong."""
+    told = await asyncio.gather(*(shell.failed(2, *arguments) for arguments, _ in MISTAKES))
+    for (arguments, said), stderr in zip(MISTAKES, told, strict=True):
+        assert said in stderr, arguments
+
+
+async def test_one_door_has_to_be_named(world: Management, config: Path) -> None:
+    """Neither or both: exit 2."""
+    shell = Shell(world, config, (), world.operator)
+    assert "-c" in await shell.failed(2, "keys", "list")
+    both = await shell.run("keys", "list", door=("-c", str(config), "--api", "http://127.0.0.1:1"))
+    assert both.returncode == 2
+
+
+async def test_the_token_comes_from_the_environment_or_stdin(world: Management, config: Path) -> None:
+    """Never from the command line; a missing one is exit 2, a bad one exit 1 with the next step."""
+    shell = Shell(world, config, ("--api", str(world.client.make_url("/"))), world.operator)
+    assert (await shell.run("keys", "list", token="", stdin=f"{world.auditor}\n")).returncode == 0
+    assert (await shell.run("keys", "list", token="", stdin="")).returncode == 2
+    refused = await shell.run("keys", "list", token="osta_nonsense")
+    assert refused.returncode == 1
+    assert "ostiary admin-token create" in refused.stderr
+    assert (await shell.run("keys", "revoke", "key_x", token=world.auditor)).returncode == 1
+
+
+async def test_an_api_that_does_not_answer(world: Management, config: Path) -> None:
+    """Exit 1, and the address that was tried."""
+    shell = Shell(world, config, ("--api", "http://127.0.0.1:1"), world.operator)
+    assert "http://127.0.0.1:1" in await shell.failed(1, "keys", "list")
+
+
+async def test_a_database_that_is_away_or_old(world: Management, config: Path, empty_postgres_dsn: str) -> None:
+    """Exit 1 with the next step; the password of the DSN is not told. R324."""
+    for dsn, said in (
+        ("postgresql://someone:hidden-word@127.0.0.1:1/nothing", "postgres.dsn"),
+        (empty_postgres_dsn, "ostiary migrate"),
+    ):
+        config.write_text(yaml.safe_dump({"environment": "test", "postgres": {"dsn": dsn}}))
+        for command in (("keys", "list"), ("admin-token", "list")):
+            stderr = await Shell(world, config, ("-c", str(config)), "").failed(1, *command)
+            assert said in stderr
+            assert "hidden-word" not in stderr
+
+
+async def test_an_admin_token_from_creation_to_revocation(world: Management, config: Path) -> None:
+    """It opens the API until it is revoked; the text is shown once. R129."""
+    shell = Shell(world, config, ("-c", str(config)), "")
+    made = await shell.done("admin-token", "create", "--name", "ci", "--role", "tenant-admin", "--tenant", "acme")
+    assert (await world.call("GET", "/v1/keys", token=made["token"])).status == 200
+    listed = (await shell.done("admin-token", "list"))["items"]
+    assert [token["name"] for token in listed] == ["op", "au", "ci"]
+    assert listed[-1]["last_used_at"] is not None
+    assert not any("token" in token for token in listed)
+    revoked = await shell.done("admin-token", "revoke", made["id"])
+    assert revoked["status"] == "revoked"
+    assert (await world.call("GET", "/v1/keys", token=made["token"])).status == 401
+    assert "not_found" in await shell.failed(1, "admin-token", "revoke", "adm_x")
+
+
+MISTAKEN_TOKENS = [
+    ("--name", "x", "--role", "king"),
+    ("--name", "x", "--role", "tenant-admin"),
+    ("--name", "x", "--role", "operator", "--tenant", "acme"),
+    ("--name", "x", "--role", "tenant-admin", "--tenant", "nowhere"),
+    ("--name", " ", "--role", "operator"),
+    ("--name", "x", "--role", "operator", "--expires-at", "5"),
+    ("--name", "x", "--role", "operator", "--expires-at", "soon"),
+    ("--name", "x"),
+]
+
+
+async def test_a_mistaken_admin_token_is_not_made(world: Management, config: Path) -> None:
+    """Exit 2, and no token."""
+    shell = Shell(world, config, ("-c", str(config)), "")
+    await asyncio.gather(*(shell.failed(2, "admin-token", "create", *arguments) for arguments in MISTAKEN_TOKENS))
+    assert await world.execute("SELECT count(*) FROM admin_tokens") == 2

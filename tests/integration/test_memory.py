@@ -1,0 +1,62 @@
+"""What connections and keys cost in memory, so that a node's size can be told from its load."""
+
+import asyncio
+import subprocess
+import sys
+
+import psutil
+
+from tests.conftest import StartGateway
+from tests.fixtures.waiting import until
+
+MB = 1_000_000
+CONNECTIONS = 1_000
+KEYS = 50_000
+
+
+async def test_idle_connections_are_cheap(gateway: StartGateway) -> None:
+    """A thousand clients that have been served and stay connected cost a node less than 30 MB. R060."""
+    node = await gateway()
+    process = psutil.Process(node.pid)
+    writers = [await served(node.proxy_port) for _ in range(20)]
+    before = process.memory_info().rss
+    for _ in range(CONNECTIONS // 20):
+        writers += await asyncio.gather(*(served(node.proxy_port) for _ in range(20)))
+    grown = process.memory_info().rss - before
+    assert grown < 30 * MB, f"{grown / MB:.1f} MB"
+    ends = [connection for connection in process.net_connections("tcp") if connection.laddr.port == node.proxy_port]
+    assert sum(end.status == psutil.CONN_ESTABLISHED for end in ends) == CONNECTIONS + 20
+    for writer in writers:
+        writer.close()
+
+    def all_gone() -> bool:
+        ends = process.net_connections("tcp")
+        return not any(end.laddr.port == node.proxy_port and end.status == psutil.CONN_ESTABLISHED for end in ends)
+
+    await until(all_gone, what="the node to notice")
+
+
+async def served(port: int) -> asyncio.StreamWriter:
+    """A new connection that has had one request answered, and stays open."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /public/1 HTTP/1.1\r\nHost: x\r\nUser-Agent: idler/1.0\r\nAccept: */*\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.partition(b":")[2]))
+    return writer
+
+
+async def test_cached_keys_are_cheap() -> None:
+    """A hundred thousand keys, all warm, two to a user, cost a node less than 150 MB: 1,500 bytes each. R060."""
+    # Half of them will do: the tables double as they grow, so that each key then costs the same.
+    filled = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "tests.fixtures.cached_keys", str(KEYS), "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warm, grown = (int(number) for number in filled.stdout.split())
+    assert warm == KEYS
+    assert 500 < grown / KEYS < 1_500

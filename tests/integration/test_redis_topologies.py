@@ -1,0 +1,100 @@
+"""The same behind a Sentinel and on a Cluster, each told by its URL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import redis.asyncio
+
+from gateway.embedded.redis import _binary
+from gateway.embedded.server_process import free_port
+from gateway.stores.records import Finding
+from tests.fixtures.consistency import member
+from tests.fixtures.rows import CURRENT, plant
+from tests.fixtures.waiting import until
+
+
+@asynccontextmanager
+async def running(folder: Path, arguments: list[str], port: int, configuration: str = "") -> AsyncIterator[None]:
+    """A redis-server with these arguments."""
+    folder.mkdir()
+    path = folder / "redis.conf"
+    path.write_text(configuration)
+    process = await asyncio.create_subprocess_exec(
+        _binary(),
+        str(path),
+        *["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        *arguments,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+
+        async def answers() -> bool:
+            try:
+                async with redis.asyncio.Redis(port=port) as client:
+                    await client.ping()
+            except redis.ConnectionError:
+                return False
+            return True
+
+        await until(answers)
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def works(dsn: str, url: str) -> None:
+    """Entries, pushes, replies."""
+    await plant(dsn)
+    async with member(dsn, url) as writer, member(dsn, url) as reader:
+        await until(lambda: writer.is_subscribed and reader.is_subscribed)
+        assert writer.entries is not None
+        assert reader.entries is not None
+        await writer.entries.put(CURRENT, Finding(7, (CURRENT,), None), 60.0)
+        await writer.entries.put(bytes(32), Finding(7, (bytes(32),), None), 60.0)
+        assert await reader.entries.get(CURRENT) == Finding(7, (CURRENT,), None)
+        answer = await writer.revoke_and_propagate()
+        assert (answer.state, answer.reported) == ("confirmed", 2)
+        assert answer.seconds < 0.5
+        assert "key:k1" in reader.evicted
+
+        async def is_gone() -> bool:
+            assert reader.entries is not None
+            return await reader.entries.get(CURRENT) is None
+
+        await until(is_gone)
+        await reader.entries.delete([CURRENT, bytes(32)])
+        assert await reader.entries.get(bytes(32)) is None
+        await reader.until_pongs_count()
+        moment = reader.view.fresh_until
+        await reader.postgres.close()
+        await until(lambda: reader.view.fresh_until > moment + 2.5, what="pongs that keep the view fresh")
+
+
+async def test_a_cluster(postgres_dsn: str, own_folder: Path) -> None:
+    """On a Cluster the channel is a sharded one, so that ping and message share a node. R221."""
+    port = free_port()
+    options = ["--cluster-enabled", "yes"]
+    async with running(own_folder / "cluster", options, port):
+        async with redis.asyncio.Redis(port=port) as client:
+            await client.cluster("ADDSLOTSRANGE", 0, 16383)
+
+            async def is_whole() -> bool:
+                state: str = (await client.cluster("INFO"))["cluster_state"]
+                return state == "ok"
+
+            await until(is_whole)
+        await works(postgres_dsn, f"redis+cluster://127.0.0.1:{port}")
+
+
+async def test_a_sentinel(postgres_dsn: str, own_folder: Path) -> None:
+    """Behind a Sentinel the master is asked for by name. R221."""
+    port, sentinel_port = free_port(), free_port()
+    configuration = f"sentinel monitor main 127.0.0.1 {port} 1\n"
+    async with (
+        running(own_folder / "redis", [], port),
+        running(own_folder / "sentinel", ["--sentinel"], sentinel_port, configuration),
+    ):
+        await works(postgres_dsn, f"redis+sentinel://127.0.0.1:{sentinel_port}/main/0")
