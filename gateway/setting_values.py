@@ -292,6 +292,14 @@ Method = Annotated[
     str,
     Shape(r"[A-Z][A-Z-]{0,31}", "a method", "Write it in capitals, such as GET."),
 ]
+Origin = Annotated[
+    str,
+    Shape(
+        rf"\*|https?://{_HOST}(?::[0-9]{{1,5}})?",
+        "an origin",
+        "Write scheme, host and port alone, such as https://app.example.com, or * for any.",
+    ),
+]
 Protocol = Annotated[
     str,
     Shape(r"[a-z][a-z0-9._/-]{0,31}", "a protocol", "Write its name in lower case, such as websocket."),

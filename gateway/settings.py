@@ -200,6 +200,17 @@ class Requirement(_Model):
     """At least this tier."""
 
 
+class Cors(_Model):
+    """Pages of which other origins may use a route. The upstream's own Access-Control headers are replaced."""
+
+    origins: tuple[values.Origin, ...] = Field(min_length=1)
+    """Origins as browsers send them, such as `https://app.example.com`, or `*` for any."""
+    headers: tuple[values.HeaderName, ...] = ("Authorization", "X-Api-Key", "Content-Type", "X-Request-Id")
+    """Headers that such a page may send."""
+    max_age_seconds: values.Whole = 600
+    """How long a browser may remember the answer to a preflight."""
+
+
 class Route(_Model):
     """Requests that are answered by one upstream. The longest path that matches wins."""
 
@@ -227,6 +238,8 @@ class Route(_Model):
     """The body of a request; more is answered 413. Null means the limit of `client`."""
     upgrades: tuple[values.Protocol, ...] = ("websocket",)
     """Protocols, in lower case, that a client and the upstream may switch to."""
+    cors: Cors | None = None
+    """Null means that the upstream answers for itself."""
     close_revoked_streams: values.Flag = True
     """Whether an open stream or socket ends when its key is no longer admitted."""
 

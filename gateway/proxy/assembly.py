@@ -10,11 +10,13 @@ from gateway.auth.principal import IdentityNames
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.errors import GatewayError
+from gateway.proxy.cors import Cors
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
 from gateway.proxy.router import Route
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
+from gateway.settings import Cors as CorsSettings
 from gateway.settings import Health, Settings, UpstreamTls
 from gateway.settings import Target as TargetAddress
 from gateway.settings import Upstream as UpstreamSettings
@@ -61,6 +63,7 @@ def routes_of(settings: Settings) -> list[Route]:
             hosts=frozenset(host.encode() for host in route.hosts),
             strip_prefix=route.strip_prefix,
             upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
+            cors=None if route.cors is None else _cors(route.cors),
             closes_revoked=route.close_revoked_streams,
             body_limit_bytes=(
                 settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
@@ -68,6 +71,14 @@ def routes_of(settings: Settings) -> list[Route]:
         )
         for route in settings.routes
     ]
+
+
+def _cors(cors: CorsSettings) -> Cors:
+    return Cors(
+        frozenset(origin.encode() for origin in cors.origins),
+        tuple(header.encode() for header in cors.headers),
+        cors.max_age_seconds,
+    )
 
 
 def request_table(settings: Settings) -> HeaderTable:

@@ -64,6 +64,15 @@ class WrongMethod(GatewayError):
     public = "This method is not allowed here."
 
 
+class OriginNotAllowed(GatewayError):
+    """A page of an origin that the route does not list."""
+
+    code = "origin_not_allowed"
+    status = 403
+    fault = Fault.CLIENT
+    public = "Pages of this origin may not use this route."
+
+
 class PayloadTooLarge(GatewayError):
     """The body is over the route's limit."""
 

@@ -22,6 +22,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError, Outage
+from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.errors import (
     BadRequest,
     NotFound,
@@ -88,6 +89,7 @@ class Exchange:
     _user = ""  # whom consistent hashing goes by
     _tried: tuple[Target, ...] = ()
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
+    _cors_lines = b""  # what the reply to a page of another origin says
     _is_chunked_reply = False
     _is_reply_paused = False  # the client takes no more, so the upstream's connection is not read
     _is_upstream_blocked = False  # it takes no more of the body
@@ -115,7 +117,11 @@ class Exchange:
                 services.tally.spoofed(fields.reserved_removed)
             match = services.router.match(request.method, request.target, request.host)
             self._match = match
-            access = ANY_KEY if match is None else match.route.access
+            access = ANY_KEY
+            if match is not None:
+                access = match.route.access
+                if match.route.cors is not None and fields.notes and self._is_settled_by(match.route.cors):
+                    return
             decision = services.admission.admit(fields.credential, access)
             if decision is None:
                 assert isinstance(fields.credential, Credential), "only a credential is worth a lookup"
@@ -126,6 +132,20 @@ class Exchange:
             self._answer_error(error)
         except Exception:
             self._answer_unforeseen()
+
+    def _is_settled_by(self, cors: Cors) -> bool:
+        """Apply the route's rule for pages of other origins; a preflight is answered at once (R017)."""
+        request, origin = self._request, self._request.fields.noted(b"origin")
+        if not origin:
+            return False
+        if not is_preflight(request.method, request.fields):
+            self._cors_lines = cors.lines_for(origin)
+            return False
+        assert self._match is not None
+        head = cors.preflight(request.fields, self._match.route.methods) + self._request_id_line
+        closes = self._closes()
+        self._answer(204, head + (b"Connection: close\r\n\r\n" if closes else CRLF), Outcome.PREFLIGHT, closes)
+        return True
 
     async def _resolve(self, credential: Credential, access: Access) -> None:
         try:
@@ -309,7 +329,14 @@ class Exchange:
         request = self._request
         if not request.body.is_complete:
             request.keeps_alive = False
-        head = reply_head(response, self._request_id_line, False, not request.keeps_alive, not request.is_http_11)
+        head = reply_head(
+            response,
+            self._request_id_line,
+            False,
+            not request.keeps_alive,
+            not request.is_http_11,
+            self._cors_lines,
+        )
         self._client.write(head + payload)
         self._complete()
 
@@ -328,6 +355,7 @@ class Exchange:
             self._is_chunked_reply,
             not request.keeps_alive,
             not request.is_http_11,
+            self._cors_lines,
         )
 
     def _begin_reply(self, response: ResponseFields) -> None:
@@ -527,7 +555,9 @@ class Exchange:
     def _answer_refusal(self, refusal: Refusal) -> None:
         closes = self._closes()
         is_head = self.method == b"HEAD"
-        status, reply = self._services.replies.refusal(refusal, self._request_id, closes=closes, is_head=is_head)
+        status, reply = self._services.replies.refusal(
+            refusal, self._request_id, closes=closes, is_head=is_head, cors_lines=self._cors_lines
+        )
         self._answer(status, reply, Outcome.REFUSED, closes)
 
     def _answer_error(self, error: GatewayError) -> None:
@@ -536,7 +566,12 @@ class Exchange:
         closes = self._closes() or isinstance(error, BadRequest)
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
         status, reply = self._services.replies.error(
-            error, self._request_id, closes=closes, is_head=self.method == b"HEAD", allowed=allowed
+            error,
+            self._request_id,
+            closes=closes,
+            is_head=self.method == b"HEAD",
+            allowed=allowed,
+            cors_lines=self._cors_lines,
         )
         self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
 

@@ -33,6 +33,7 @@ class Action(IntEnum):
     REQUEST_ID = 10
     EXPECT = 11
     UPGRADE = 12
+    NOTED = 13  # kept, and looked at too
 
 
 # RFC 9110 7.6.1, and the names that only ever meant something on one hop.
@@ -55,6 +56,7 @@ FORWARDED: Final = (
     b"x-forwarded-ssl",
     b"x-real-ip",
 )
+NOTED: Final = (b"origin", b"access-control-request-method")
 REQUEST_FIELDS: Final = {
     b"host": Action.HOST,
     b"connection": Action.CONNECTION,
@@ -62,6 +64,7 @@ REQUEST_FIELDS: Final = {
     b"transfer-encoding": Action.TRANSFER_ENCODING,
     b"expect": Action.EXPECT,
     b"upgrade": Action.UPGRADE,
+    **dict.fromkeys(NOTED, Action.NOTED),
     **dict.fromkeys(HOP_BY_HOP, Action.DROP),
     **dict.fromkeys(FORWARDED, Action.FORWARDED),
 }
@@ -87,6 +90,8 @@ class HeaderTable:
         self._folded: dict[bytes, Action] = {}
         for name, action in exact.items():
             # A twin of something we act on is never itself acted on: it goes.
+            if action is Action.NOTED:
+                continue
             self._folded[fold(name)] = Action.RESERVED if action is Action.REQUEST_ID else Action.DROP
         for name in reserved:
             self._exact[name.lower()] = self._folded[fold(name)] = Action.RESERVED

@@ -4,6 +4,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from gateway.auth.admission import Admitted
+from gateway.proxy.cors import without_cors
 from gateway.proxy.request_head import Fields, RequestHead
 from gateway.proxy.response_head import ResponseFields
 
@@ -86,11 +87,17 @@ def _framing(fields: Fields) -> bytes:
 
 
 def reply_head(
-    fields: ResponseFields, request_id_line: bytes, is_chunked: bool, closes: bool, is_http_10: bool
+    fields: ResponseFields,
+    request_id_line: bytes,
+    is_chunked: bool,
+    closes: bool,
+    is_http_10: bool,
+    cors_lines: bytes = b"",
 ) -> bytes:
-    """The head of the reply to the client. Hot."""
+    """The head of the reply to the client; `cors_lines` stand in for whatever the upstream says of origins. Hot."""
     end = b"Connection: close\r\n\r\n" if closes else b"Connection: keep-alive\r\n\r\n" if is_http_10 else b"\r\n"
-    return b"".join((fields.start, fields.length_line, CHUNKED if is_chunked else b"", request_id_line, end))
+    start = without_cors(fields.start) + cors_lines if cors_lines else fields.start
+    return b"".join((start, fields.length_line, CHUNKED if is_chunked else b"", request_id_line, end))
 
 
 def switch_head(fields: ResponseFields, request_id_line: bytes) -> bytes:

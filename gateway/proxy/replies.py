@@ -60,10 +60,12 @@ class Replies:
     def __init__(self, request_id_header: str) -> None:
         self.request_id_start = f"{request_id_header}: ".encode()
 
-    def refusal(self, refusal: Refusal, request_id: bytes, *, closes: bool, is_head: bool) -> tuple[int, bytes]:
+    def refusal(
+        self, refusal: Refusal, request_id: bytes, *, closes: bool, is_head: bool, cors_lines: bytes = b""
+    ) -> tuple[int, bytes]:
         """Status and bytes of the reply to a refused caller."""
         status, text = status_of(refusal.reason), PUBLIC_TEXTS[refusal.reason]
-        headers = CHALLENGE if status == 401 else b""
+        headers = cors_lines + CHALLENGE if status == 401 else cors_lines
         members = _members(status, refusal.reason, text, request_id) | refusal.details
         return status, self._problem(status, members, request_id, headers, closes=closes, is_head=is_head)
 
@@ -75,9 +77,10 @@ class Replies:
         closes: bool,
         is_head: bool = False,
         allowed: Iterable[bytes] = (),
+        cors_lines: bytes = b"",
     ) -> tuple[int, bytes]:
         """Status and bytes of the reply to an error. `allowed` are the methods for a 405."""
-        headers = b""
+        headers = cors_lines
         if error.retry_after_seconds is not None:
             headers += b"Retry-After: %d\r\n" % error.retry_after_seconds
         if error.status == 405:

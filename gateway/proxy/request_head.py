@@ -60,6 +60,12 @@ class Fields:
     expects_continue: bool = False
     upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
     reserved_removed: int = 0
+    notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
+
+    def noted(self, name: bytes) -> bytes:
+        """The value of a noted field; empty where there is not exactly one."""
+        values = [value for noted, value in self.notes if noted == name]
+        return values[0] if len(values) == 1 else b""
 
 
 class RequestHead:
@@ -162,6 +168,8 @@ class RequestReader:
                 kept.append(line)
             elif action is not DROP:
                 special.setdefault(action, []).append((name, value.strip(b" \t")))
+                if action is Action.NOTED:
+                    kept.append(line)
             if not colon:
                 raise BadRequest("a header line without a colon")
         fields = Fields(keeps_alive=is_http_11)
@@ -195,6 +203,7 @@ class RequestReader:
         ids = special.get(Action.REQUEST_ID, ())
         if len(ids) == 1 and REQUEST_ID.fullmatch(ids[0][1]):
             fields.request_id = ids[0][1]
+        fields.notes = tuple((name.lower(), value) for name, value in special.get(Action.NOTED, ()))
         fields.reserved_removed = len(special.get(Action.RESERVED, ()))
         for _, value in special.get(Action.EXPECT, ()):
             if value.lower() != b"100-continue":

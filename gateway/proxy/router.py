@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.auth.verdict import Access
+from gateway.proxy.cors import Cors
 from gateway.proxy.errors import BadRequest
 
 # What two readers of a path may read in two ways. Looked for once per request; only then is the path taken apart.
@@ -29,6 +30,7 @@ class Route:
     strip_prefix: bool = False
     body_limit_bytes: int | None = None
     upgrades: frozenset[bytes] = frozenset()  # protocols that may be switched to, in lower case
+    cors: Cors | None = None
     closes_revoked: bool = True  # whether open streams and sockets end with their key
 
 

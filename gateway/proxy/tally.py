@@ -17,6 +17,7 @@ class Outcome(StrEnum):
 
     FORWARDED = "forwarded"
     REFUSED = "refused"
+    PREFLIGHT = "preflight"
     OUTAGE = "outage"
     CLIENT_ERROR = "client_error"
     CLIENT_GONE = "client_gone"
