@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,7 +30,14 @@ from gateway.control.api import build_api
 from gateway.control.public import PREFIX, build_public
 from gateway.control.status import build_status
 from gateway.errors import GatewayError, StoreUnavailable
-from gateway.proxy.assembly import identity_names, request_table, response_table, routes_of, upstreams_of
+from gateway.proxy.assembly import (
+    identity_names,
+    request_table,
+    response_table,
+    routes_of,
+    server_certificate,
+    upstreams_of,
+)
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
@@ -280,7 +288,12 @@ class Gateway:
         )
         _watch_connections(metrics, server, by_name)
         server.start()
-        await self._listen(web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS), settings.listen.proxy)
+        certificate = server_certificate(settings)
+        if certificate is not None:
+            await certificate.start()
+            self._stack.push_async_callback(certificate.close)
+        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._listen(runner, settings.listen.proxy, None if certificate is None else certificate.context)
 
     async def _own_endpoints(self, table: HeaderTable) -> Upstream:
         """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
@@ -300,11 +313,11 @@ class Gateway:
             monotonic=self._clock.monotonic,
         )
 
-    async def _listen(self, runner: web.BaseRunner, address: Address) -> None:
+    async def _listen(self, runner: web.BaseRunner, address: Address, tls: ssl.SSLContext | None = None) -> None:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         try:
-            await web.TCPSite(runner, address.host, address.port, backlog=1024).start()
+            await web.TCPSite(runner, address.host, address.port, backlog=1024, ssl_context=tls).start()
         except OSError as error:
             raise ListenerFailed(f"cannot listen on {address}: {error.strerror or error}") from error
 

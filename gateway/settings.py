@@ -19,6 +19,15 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
+class ListenTls(_Model):
+    """The certificate that the public listener shows. Replaced files are taken up without a restart."""
+
+    cert: values.FilePath
+    """The certificate and its chain, a PEM file."""
+    key: values.FilePath
+    """Its private key, a PEM file."""
+
+
 class Listen(_Model):
     """Where the three listeners stand."""
 
@@ -28,6 +37,8 @@ class Listen(_Model):
     """The management API. Keep it off the public network."""
     status: values.AddressText = Address("127.0.0.1", 8082)
     """Metrics and health."""
+    tls: ListenTls | None = None
+    """For the public listener. Null means plain HTTP, as behind a proxy that ends TLS."""
 
 
 class PostgresSettings(_Model):

@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from gateway.telemetry.logs import write_logs
 
 WIDE = 240  # for a pipe, which has no width: rather a long line than a cut id
 
 
 def log_to_stderr() -> None:
     """Send warnings to stderr, and nothing else: stdout is the result."""
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-    )
+    write_logs(sys.stderr, level=logging.WARNING)
 
 
 class Output(StrEnum):

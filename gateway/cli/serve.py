@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from gateway import __version__
 from gateway.app import Gateway
 from gateway.configuration import load, warnings_of
 from gateway.settings import Settings
+from gateway.telemetry.logs import write_logs
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,7 @@ def serve(
 
     SIGTERM or Ctrl-C stop accepting, finish the requests under way, and end with exit code 0.
     """
+    write_logs(sys.stdout)
     settings = load(config)
     for warning in warnings_of(settings):
         log.warning("setting_without_effect", setting=warning)

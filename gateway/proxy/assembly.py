@@ -4,12 +4,14 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gateway.auth.principal import IdentityNames
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.errors import GatewayError
+from gateway.proxy.certificates import ServerCertificate
 from gateway.proxy.cors import Cors
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
@@ -24,7 +26,7 @@ from gateway.telemetry.metrics import Metrics
 
 
 class CertificateUnusable(GatewayError):
-    """A file of an upstream's `tls` cannot be read, or holds no usable certificate or key."""
+    """A file of a `tls` setting cannot be read, or holds no usable certificate or key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,17 @@ def _target(address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTab
         return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=tls if is_tls else None)
 
     return Target(bare if port == (443 if is_tls else 80) else f"{bare}:{port}", connect, table)
+
+
+def server_certificate(settings: Settings) -> ServerCertificate | None:
+    """The public listener's certificate, if it has one. Raises CertificateUnusable."""
+    tls = settings.listen.tls
+    if tls is None:
+        return None
+    try:
+        return ServerCertificate(Path(tls.cert), Path(tls.key))
+    except OSError as error:
+        raise CertificateUnusable(f"listen.tls: {error}. Name a readable PEM file each, that fit together") from error
 
 
 def _tls_context(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:

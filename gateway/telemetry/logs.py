@@ -1,0 +1,34 @@
+"""How log lines look: one line per event, escaped, and tracebacks without the values of variables (R324, R325)."""
+
+import logging
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
+    """Send everything from `level` on to `file`.
+
+    Variables are never shown with a traceback: among them are requests with their keys, and addresses with passwords.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+            escaped,
+            structlog.dev.ConsoleRenderer(
+                colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            ),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+
+
+def escaped(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """As a structlog processor: no text of an event can begin a line, or reach a terminal's controls."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = value.encode("unicode_escape").decode("ascii")
+    return event

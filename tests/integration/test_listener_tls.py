@@ -1,0 +1,74 @@
+"""TLS on the public listener, with certificates that are replaced while it runs."""
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from tests.conftest import StartGateway
+from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.upstream import RecordingUpstream
+from tests.fixtures.waiting import until
+
+
+@dataclass
+class Files:
+    """Where the gateway looks for its certificate."""
+
+    cert: Path
+    key: Path
+
+    def write(self, leaf: trustme.LeafCert) -> None:
+        leaf.cert_chain_pems[0].write_to_path(self.cert)
+        leaf.private_key_pem.write_to_path(self.key)
+        for path in (self.cert, self.key):  # file systems keep coarse times
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 1_000_000_000))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+
+async def status_trusting(authority: trustme.CA, node: GatewayProcess) -> int:
+    """The status of a request by a client that trusts `authority` alone."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    url = f"https://127.0.0.1:{node.proxy_port}/public/x"
+    async with aiohttp.ClientSession() as session, session.get(url, ssl=context) as response:
+        return response.status
+
+
+async def test_callers_are_served_over_tls(gateway: StartGateway, upstream: RecordingUpstream, files: Files) -> None:
+    """A verifying client gets its reply, and the upstream is told that it came by https."""
+    authority = trustme.CA()
+    files.write(authority.issue_cert("127.0.0.1"))
+    node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}})
+    assert await status_trusting(authority, node) == 200
+    assert upstream.last.header("X-Forwarded-Proto") == "https"
+
+
+async def test_replaced_certificate_is_taken_up(gateway: StartGateway, files: Files) -> None:
+    """New files serve new connections without a restart; a pair that does not fit changes nothing."""
+    old, new = trustme.CA(), trustme.CA()
+    files.write(old.issue_cert("127.0.0.1"))
+    node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}})
+    files.key.write_text("no key at all")
+    await until(lambda: "certificate_not_reloaded" in node.log)
+    assert await status_trusting(old, node) == 200
+    files.write(new.issue_cert("127.0.0.1"))
+    await until(lambda: "certificate_reloaded" in node.log)
+    assert await status_trusting(new, node) == 200
+    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+        await status_trusting(old, node)
+
+
+async def test_unusable_certificate_stops_the_start(gateway: StartGateway, files: Files) -> None:
+    """Without its certificate the gateway does not serve callers in the clear."""
+    node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}}, is_ready_awaited=False)
+    assert await node.wait_for_end() == 1
+    assert "listen.tls" in node.log
