@@ -11,7 +11,7 @@ The map, outermost first; an arrow of imports goes down only:
     consistency/  the revision rule: view, feed, confirmation (docs/consistency.md)
     stores/       postgres/ (SQL, migrations), redis, local: what is kept, and where
     telemetry/    metrics
-    settings.py   the configuration's schema
+    settings.py   the configuration's schema (with setting_values.py, setting_rules.py); configuration/ reads the file
     errors.py     one root of all errors, and whose fault each is
     clock.py      the only source of time
 """

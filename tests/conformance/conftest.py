@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.embedded.server_process import HOST, free_port
-from tests.conformance.world import Edge
+from tests.fixtures.edge import Edge
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import ENVIRONMENT, plant
 from tests.fixtures.raw_upstream import RawUpstream

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 from tests.fixtures.raw_upstream import End
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

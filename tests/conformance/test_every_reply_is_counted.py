@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conformance.world import Edge
+from tests.fixtures.edge import Edge
 from tests.fixtures.raw_upstream import RawConnection, Script, reply
 from tests.fixtures.waiting import until
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -72,7 +72,8 @@ async def test_other_expectations_are_refused(edge: Edge, value: bytes) -> None:
 async def test_twins_of_expect_do_not_arrive(edge: Edge, name: bytes) -> None:
     """Nor is anything expected by a name that only looks like it. R022."""
     replies = await edge.line_says(
-        b"POST /a HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n%b: 100-continue\r\nContent-Length: 4\r\n\r\nbody" % name
+        b"POST /a HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n%b: 100-continue\r\nContent-Length: 4\r\n\r\nbody"
+        % name
     )
     assert [reply.status for reply in replies] == [200]
     assert edge.arrived() == [ARRIVED]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -81,7 +81,9 @@ async def test_a_truncated_body_never_completes(edge: Edge, size: int) -> None:
     """A body shorter than its length is an unfinished request for the upstream too. R193."""
     async with edge.line() as line:
         await line.send(HEAD + b"hello"[:size])
-        await edge.upstream.until(lambda: any(c.received.endswith(b"\r\n" + b"hello"[:size]) for c in edge.upstream.connections))
+        await edge.upstream.until(
+            lambda: any(c.received.endswith(b"\r\n" + b"hello"[:size]) for c in edge.upstream.connections)
+        )
         await line.finish()
         await line.until_ended()
     await edge.upstream.until_quiet()

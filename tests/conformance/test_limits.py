@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.conformance.conftest import TIMEOUT_SECONDS
-from tests.conformance.world import OURS, Edge, Line
+from tests.fixtures.edge import OURS, Edge, Line
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.conformance.strict import StrictRequest
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 from tests.fixtures.raw_upstream import RawConnection
+from tests.fixtures.strict import StrictRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

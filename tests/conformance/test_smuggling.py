@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conformance.conftest import SMALL_BODY
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 from tests.fixtures.raw_upstream import End, RawConnection
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -115,9 +115,7 @@ async def test_a_body_of_just_the_limit_passes(edge: Edge, is_chunked: bool) -> 
 async def test_a_body_that_grows_over_the_limit_never_completes(edge: Edge) -> None:
     """Chunks are counted as they come: 413, and the upstream sees an unfinished request. R195."""
     async with edge.line() as line:
-        await line.send(
-            b"POST /small HTTP/1.1\r\nHost: gw.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
-        )
+        await line.send(b"POST /small HTTP/1.1\r\nHost: gw.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await edge.upstream.until(lambda: any(c.received.endswith(b"hello\r\n") for c in edge.upstream.connections))
         await line.send(b"6\r\nworld!\r\n0\r\n\r\n")
         (reply,) = await line.replies(b"POST")

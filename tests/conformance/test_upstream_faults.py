@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from tests.conformance.world import OURS, Edge
+from tests.fixtures.edge import OURS, Edge
 from tests.fixtures.raw_upstream import OK, RawConnection, Script, reply
 from tests.fixtures.waiting import until
 
@@ -80,7 +80,9 @@ CUT = [
     pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", b"", id="no body at all"),
     pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"hello", id="no last chunk"),
     pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", b"hello", id="inside a chunk"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"hello", id="no last line"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"hello", id="no last line"
+    ),
 ]
 
 
@@ -210,9 +212,7 @@ async def reuse(edge: Edge, sent: bytes, ending: Script) -> list[int]:
 
 @pytest.mark.parametrize("ending", [hang_up, hang_up_hard])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
-async def test_a_safe_request_is_repeated_once_on_a_fresh_connection(
-    edge: Edge, method: bytes, ending: Script
-) -> None:
+async def test_a_safe_request_is_repeated_once_on_a_fresh_connection(edge: Edge, method: bytes, ending: Script) -> None:
     """A kept connection that dies before any answer costs a safe request nothing. RFC 9110 9.2.2."""
     sent = method + b" /again HTTP/1.1\r\nHost: gw.test\r\n\r\n"
     assert await reuse(edge, sent, ending) == [200, 200]
@@ -223,7 +223,9 @@ async def test_a_safe_request_is_repeated_once_on_a_fresh_connection(
 
 @pytest.mark.parametrize("ending", [hang_up, hang_up_hard])
 @pytest.mark.parametrize(
-    "sent", [POST, b"DELETE /a HTTP/1.1\r\nHost: gw.test\r\n\r\n", POST.replace(b"POST", b"GET")], ids=["POST", "DELETE", "GET with a body"]
+    "sent",
+    [POST, b"DELETE /a HTTP/1.1\r\nHost: gw.test\r\n\r\n", POST.replace(b"POST", b"GET")],
+    ids=["POST", "DELETE", "GET with a body"],
 )
 async def test_another_request_is_not_repeated(edge: Edge, sent: bytes, ending: Script) -> None:
     """It may have had its effect: 502, and the upstream has seen it once. RFC 9110 9.2.2."""

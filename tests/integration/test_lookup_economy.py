@@ -258,7 +258,7 @@ async def test_every_name_in_redis_belongs_to_its_environment(pair: Pair) -> Non
     """Two environments share one Redis and one database, and none of their names. R053."""
     stand = pair.stand
     abroad = await stand.start_node({"environment": "stage"})
-    (foreign,) = await stand.new_keys(1, environment="stage")
+    (foreign,) = await stand.insert_keys(1, environment="stage")
     key = await stand.new_key()
     assert good(await stand.call(pair.one, key.secret), key)
     assert good(await stand.call(abroad, foreign.secret), foreign)

@@ -1,6 +1,7 @@
 """A secret is replaced while callers use it: both work for a while, and the end of that while is exact everywhere."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -325,25 +326,33 @@ async def test_revocation_takes_all_secrets_with_it(world: World) -> None:
     await world.refused("key_revoked", key.secret, second)
 
 
+async def probe_and_create(world: World, *, node: int) -> None:
+    """Ask for a secret until everybody holds it as unknown, make a key of it, and ask again."""
+    user, tenant = await world.user()
+    secret = world.format.generate()
+    await world.warm(secret)
+    await world.refused("invalid_api_key", secret)
+    sha256 = hashlib.sha256(secret.encode()).hexdigest()
+    prefix = world.format.display_prefix(secret)
+    body = {"user_id": user, "name": f"of {user}", "secret_sha256": sha256, "prefix": prefix}
+    made = await world.do("POST", "/v1/keys", body, node=node, status=201)
+    assert "secret" not in made
+    await world.admitted(Key(made["id"], secret, user, tenant))
+
+
 async def test_a_new_key_works_though_it_was_probed_before(world: World) -> None:
     """A secret that every cache holds as unknown is admitted at the first request after its creation. R101."""
     for node in (0, 1):
-        user, tenant = await world.user()
-        secret = world.format.generate()
-        await world.warm(secret)
-        await world.refused("invalid_api_key", secret)
-        sha256 = await world.sql("SELECT encode(sha256($1), 'hex')", secret.encode())
-        body = {"user_id": user, "name": "own", "secret_sha256": sha256, "prefix": secret[:15]}
-        made = await world.do("POST", "/v1/keys", body, node=node, status=201)
-        assert "secret" not in made
-        await world.admitted(Key(made["id"], secret, user, tenant))
+        await probe_and_create(world, node=node)
 
 
-async def test_rotation_in_another_environment(tmp_path: Path, databases: Databases, servers: Addresses) -> None:
-    """`dev` behaves as `prod` does: overlap, an early end, a reopened window and an immediate end. R106."""
-    assert servers.redis_url is not None
+async def test_in_another_environment_and_with_peppers(
+    tmp_path: Path, databases: Databases, servers: Addresses
+) -> None:
+    """`dev`, with peppered digests, behaves as `prod` does without: overlap, ends, reopening, probing. R101 R106."""
     dsn = await databases.create(is_migrated=True)
-    async with world_over(tmp_path, dsn, servers.redis_url, environment="dev") as dev:
+    peppers = {"keys": {"peppers": [{"id": "one", "secret": "p" * 32}, {"id": "two", "secret": "q" * 32}]}}
+    async with world_over(tmp_path, dsn, servers.redis_url, environment="dev", nodes=[peppers] * 2) as dev:
         key, second, retired_id = await rotated(dev)
         assert second.startswith("ost_dev_")
         await dev.admitted(key, key.secret, second)
@@ -355,4 +364,7 @@ async def test_rotation_in_another_environment(tmp_path: Path, databases: Databa
         third = (await dev.rotate(key, grace_seconds=0))["secret"]
         await dev.refused("key_rotated", second)
         await dev.admitted(key, key.secret, third)
+        await probe_and_create(dev, node=1)
+        await dev.revoke(key)
+        await dev.refused("key_revoked", key.secret, second, third)
     await databases.drop(dsn)

@@ -98,7 +98,7 @@ class World:
     shows a secret or a digest but the one that was asked for.
     """
 
-    def __init__(self, folder: Path, dsn: str, redis_url: str, environment: str) -> None:
+    def __init__(self, folder: Path, dsn: str, redis_url: str | None, environment: str) -> None:
         self.dsn = dsn
         self.redis_url = redis_url
         self.environment = environment
@@ -241,6 +241,7 @@ class World:
 
     async def entry(self, secret: str) -> bytes | None:
         """What stands in Redis about the secret."""
+        assert self.redis_url is not None
         async with redis.asyncio.Redis.from_url(self.redis_url) as client:
             value = await client.get(self.entry_name(secret))
         assert value is None or isinstance(value, bytes)
@@ -248,6 +249,7 @@ class World:
 
     async def write_entry(self, secret: str, value: bytes) -> None:
         """Put it there, as a late writer would."""
+        assert self.redis_url is not None
         async with redis.asyncio.Redis.from_url(self.redis_url) as client:
             await client.set(self.entry_name(secret), value, px=60_000)
 
@@ -428,7 +430,7 @@ class Traffic:
 async def world_over(
     folder: Path,
     dsn: str,
-    redis_url: str,
+    redis_url: str | None = None,
     *,
     environment: str = "prod",
     nodes: Sequence[Mapping[str, Any]] = ({}, {}),
