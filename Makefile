@@ -9,8 +9,8 @@ BIN := .venv/bin
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
 
-test: .venv/installed-dev ## the whole suite
-	$(BIN)/pytest $(ARGS)
+test: .venv/installed-dev ## the whole suite, a process per core; each has servers of its own
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 check: .venv/installed-dev ## style, types, direction of imports
 	$(BIN)/ruff check .

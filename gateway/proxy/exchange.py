@@ -290,8 +290,12 @@ class Exchange:
         """As ReplyReceiver: the client waits while the upstream does not take more."""
         self._is_upstream_blocked = not is_writable
         self._client.pause_body(not is_writable)
-        assert self._upstream is not None
-        seconds = self._services.body_seconds if is_writable else self._upstream.idle_seconds
+        upstream = self._upstream
+        assert upstream is not None
+        if not is_writable or self._stage is Stage.RELAYING:
+            seconds = upstream.idle_seconds
+        else:
+            seconds = upstream.response_seconds if self._request.body.is_complete else self._services.body_seconds
         self.deadline = self._services.monotonic() + seconds
 
     # -- relaying the reply

@@ -1,10 +1,13 @@
 """How log lines look: one line per event, escaped, and tracebacks without the values of variables (R324, R325)."""
 
 import logging
-from typing import TextIO
+import re
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+SECRET: Final = re.compile(r"((?:[a-z0-9-]{1,16}_){1,2}[0-9A-Za-z]{6})[0-9A-Za-z]{26,}")
 
 
 def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
@@ -17,6 +20,8 @@ def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
             escaped,
+            structlog.processors.format_exc_info,  # text, and no variables in it
+            masked,
             structlog.dev.ConsoleRenderer(
                 colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
             ),
@@ -24,6 +29,17 @@ def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(file),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+
+
+def masked(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """As a structlog processor: what looks like a key or an admin token keeps its display prefix alone.
+
+    None should ever be here; but one sent where an id belongs would come back in the text of an error.
+    """
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = SECRET.sub(r"\1***", value)
+    return event
 
 
 def escaped(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

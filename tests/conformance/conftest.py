@@ -15,6 +15,7 @@ from tests.fixtures.stores import Databases
 
 SMALL_BODY = 10
 TIMEOUT_SECONDS = 2
+RESPONSE_SECONDS = 4
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -35,7 +36,7 @@ async def shared_edge(tmp_path_factory: pytest.TempPathFactory, databases: Datab
             "upstreams": {
                 "raw": {
                     "targets": [upstream.url],
-                    "timeouts": {"response": TIMEOUT_SECONDS, "idle": TIMEOUT_SECONDS},
+                    "timeouts": {"response": RESPONSE_SECONDS, "idle": TIMEOUT_SECONDS},
                 },
                 "dead": {"targets": [f"http://{HOST}:{free_port()}"]},
             },

@@ -8,7 +8,10 @@ from tests.fixtures.raw_upstream import reply
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1;x\r\no\r\n01\r\nk\r\n0\r\nT: u\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    b"1;x\r\no\r\n01\r\nk\r\n0\r\nT: u\r\n\r\n"
+)
 ENDLESS = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"
 OLD = b"HTTP/1.0 200 OK\r\n\r\nok"
 

@@ -148,7 +148,7 @@ CASES: list[object] = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "script", "expected"), CASES)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("sent", "script", "expected"), CASES)
 async def test_a_reply_counts_once(edge: Edge, sent: bytes, script: Script | None, expected: tuple[str, ...]) -> None:
     """One reply, one count, under labels of closed sets; and one duration. R320, R321."""
     if script is not None:

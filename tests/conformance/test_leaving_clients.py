@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from gateway.embedded.server_process import HOST
+from tests.conformance.conftest import TIMEOUT_SECONDS
 from tests.fixtures.edge import OURS, Edge
 from tests.fixtures.raw_upstream import OK, End, RawConnection, reply
 
@@ -201,6 +202,35 @@ async def test_an_upload_to_a_slow_upstream_waits_and_arrives(edge: Edge) -> Non
     assert edge.plain(request.raw[: -len(body)]) == (
         b"POST /a HTTP/1.1\r\nHost: upstream\r\n" + OURS + b"Content-Length: %d\r\n\r\n" % size
     )
+
+
+async def test_an_upstream_may_think_about_a_large_upload(edge: Edge) -> None:
+    """Once the body has gone, the upstream has its own time to answer, not what is left of the client's. R340."""
+    gate = asyncio.Event()
+
+    async def thoughtful(connection: RawConnection) -> None:
+        await connection.head()
+        await gate.wait()
+        await connection.request()
+        await asyncio.sleep(TIMEOUT_SECONDS + 1)
+        await connection.send(OK)
+        await connection.close()
+
+    async def upload(size: int) -> list[int]:
+        async with edge.line() as line:
+            head = b"POST /a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: %d\r\n\r\n" % size
+            await line.send(head + b"x" * size)
+            return [r.status for r in await line.replies(b"POST")]
+
+    # Among so many sizes are some whose last bytes are what fills the way to the upstream.
+    edge.upstream.script = thoughtful
+    sizes = range(200_000, 6_000_000, 200_000)
+    uploads = asyncio.gather(*map(upload, sizes))
+    await edge.upstream.until(lambda: len(edge.upstream.connections) == len(sizes))
+    for _ in range(5):
+        await edge.settle()
+    gate.set()
+    assert await uploads == [[200]] * len(sizes)
 
 
 async def test_an_early_reply_to_a_large_upload_frees_the_connections(edge: Edge) -> None:

@@ -139,14 +139,29 @@ async def test_a_head_has_one_deadline_however_it_drips(edge: Edge) -> None:
 
 
 async def test_a_slow_but_steady_body_is_served(edge: Edge) -> None:
-    """The deadline of a body is between two pieces, so a long upload may take its time. R345."""
-    pieces = 2 * TIMEOUT_SECONDS + 1
+    """Between two pieces there is a deadline, and for the whole a rate: a long upload may take its time. R345."""
+    pieces, piece = 2 * TIMEOUT_SECONDS + 1, b"x" * 2000
     async with edge.line() as line:
-        await line.send(b"POST /a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: %d\r\n\r\n" % pieces)
+        head = b"POST /a HTTP/1.1\r\nHost: %b\r\n" + b"%b"
+        length = b"Content-Length: %d\r\n\r\n" % (pieces * len(piece))
+        await line.send(head % (b"gw.test", length))
         for _ in range(pieces):
             await asyncio.sleep(0.6)
-            await line.send(b"x")
+            await line.send(piece)
         assert [reply.status for reply in await line.replies(b"POST")] == [200]
-    assert edge.arrived()[0] == (
-        b"POST /a HTTP/1.1\r\nHost: upstream\r\n" + OURS + b"Content-Length: %d\r\n\r\n" % pieces + b"x" * pieces
-    )
+    assert edge.arrived()[0] == head % (b"upstream", OURS + length) + pieces * piece
+
+
+async def test_a_body_has_a_rate_however_it_drips(edge: Edge) -> None:
+    """A byte now and then does not keep a request open (slow POST). R345."""
+    loop = asyncio.get_running_loop()
+    async with edge.line() as line:
+        await line.send(b"POST /a HTTP/1.1\r\nHost: gw.test\r\nContent-Length: 1000000\r\n\r\n")
+        begun = loop.time()
+        while not line.is_ended and loop.time() - begun < 4 * TIMEOUT_SECONDS:
+            await line.send(b"x")
+            await asyncio.sleep(0.05)
+        assert [reply.status for reply in await line.replies(b"POST")] == [408]
+    assert loop.time() - begun < 2 * TIMEOUT_SECONDS + 1
+    await edge.upstream.until_quiet()
+    assert edge.upstream.requests == []

@@ -129,9 +129,25 @@ async def test_malformed_chunks_in_the_middle_cut_the_reply(edge: Edge) -> None:
 LEFT_OVER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Poison: yes\r\n\r\npoison"
 
 
-async def test_bytes_behind_a_reply_reach_nobody(edge: Edge) -> None:
-    """A connection that says more than it was asked is dropped; the next client gets its own reply. THREATS: poison."""
-    edge.upstream.script = reply(KEPT + LEFT_OVER)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(KEPT + LEFT_OVER, id="length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + LEFT_OVER, id="chunked"
+        ),
+        pytest.param(KEPT + b"!", id="one byte"),
+    ],
+)
+async def test_bytes_behind_a_reply_reach_nobody(edge: Edge, answer: bytes) -> None:
+    """A connection that says more than it was asked is dropped; the next client gets its own reply. RFC 9112 9.2."""
+
+    async def talkative(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(answer)
+        await connection.until_ended()
+
+    edge.upstream.script = talkative
     async with edge.line() as line:
         await line.send(GET)
         await line.replies(b"GET")
@@ -140,10 +156,11 @@ async def test_bytes_behind_a_reply_reach_nobody(edge: Edge) -> None:
         replies = await line.replies(b"GET", b"GET")
     assert [(r.status, r.body) for r in replies] == [(200, b"ok"), (200, b"ok")]
     assert len(edge.upstream.connections) == 2
+    await edge.upstream.until_quiet()
 
 
 async def test_bytes_on_an_idle_connection_end_it(edge: Edge) -> None:
-    """Also when they come later: nobody asked for them. THREATS: poison."""
+    """Also when they come later: nobody asked for them. RFC 9112 9.2."""
     gate = asyncio.Event()
 
     async def script(connection: RawConnection) -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.fixtures.waiting import until
 from tests.integration.stories import fragile as fragile_parts
 from tests.integration.stories.fragile import COMMIT, Fragile
-from tests.integration.stories.world import POLL_SECONDS, Key, Traffic, World
+from tests.integration.stories.traffic import Traffic
+from tests.integration.stories.world import POLL_SECONDS, Key, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -41,7 +41,6 @@ STATUSES: Final = {
 EARLY_SECONDS: Final = 0.3
 # Of a statement typed into psql: the node that still holds the key finds out with its next poll.
 POLL_SECONDS: Final = 0.5
-CONTROL: Final = {"features": {"api_access": True}}
 ROUTES: Final = [
     {"name": "orders", "paths": ["/orders"], "upstream": "orders"},
     {"name": "payments", "paths": ["/payments"], "upstream": "orders"},
@@ -137,7 +136,7 @@ class World:
             "redis": {"url": self.redis_url},
             "upstreams": {"orders": {"targets": [self.upstream.url]}},
             "routes": ROUTES,
-            "plans": {"starter": {"tier": 1, **CONTROL}},
+            "plans": {"starter": {"tier": 1, "features": {"api_access": True}}},
         }
         number = len(self.nodes)
         node = GatewayProcess(self._folder / f"node-{number}", merged(base, changes or {}))
@@ -390,40 +389,6 @@ class World:
             assert (await self.ask(node, secret)).code == code
 
         await asyncio.gather(*(watch(node, secret) for node in self._all for secret in secrets))
-
-
-class Traffic:
-    """Callers who never stop asking every node with the same secrets, while the block runs."""
-
-    def __init__(self, world: World, secrets: Sequence[str], *, callers: int = 2) -> None:
-        self.answers: list[Answer] = []
-        self._world = world
-        self._secrets = secrets
-        self._callers = callers
-        self._is_over = False
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> "Traffic":
-        for node in range(len(self._world.nodes)):
-            self._tasks += [asyncio.create_task(self._call(node)) for _ in range(self._callers)]
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._is_over = True
-        await asyncio.gather(*self._tasks)
-
-    async def _call(self, node: int) -> None:
-        while not self._is_over:
-            for secret in self._secrets:
-                self.answers.append(await self._world.ask(node, secret))
-
-    async def goes_on(self, answers: int) -> None:
-        """Return once every node has answered so many more requests."""
-        wanted = {node: self._count(node) + answers for node in range(len(self._world.nodes))}
-        await until(lambda: all(self._count(node) >= count for node, count in wanted.items()), what="more traffic")
-
-    def _count(self, node: int) -> int:
-        return sum(answer.node == node for answer in self.answers)
 
 
 @asynccontextmanager
