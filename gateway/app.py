@@ -61,7 +61,7 @@ from gateway.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-OWN_UPSTREAM: Final = "ostiary"  # the gateway's own public endpoints; no configured upstream can have this name's route
+OWN_UPSTREAM: Final = ".ostiary"  # the gateway's own public endpoints; a configured name cannot begin with a dot
 OWN_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
 LOOKUP_CONNECTIONS: Final = 10

@@ -39,3 +39,7 @@ class Outage(GatewayError):
 
 class StoreUnavailable(Outage):
     """Postgres or Redis did not answer in time, or answered with an error. The message says which, and why."""
+
+
+class MalformedRow(StoreUnavailable):
+    """A row that is not of the expected shape: nobody can tell what it means, and the store is well otherwise."""

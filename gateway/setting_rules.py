@@ -167,10 +167,12 @@ def _route_references(settings: object) -> Iterator[BrokenRule]:
                 ("routes", index, "upstream"), "names no upstream of this file", nearest(upstream, upstreams)
             )
         require = _get(route, "require")
-        if _get(route, "auth") == "none" and any(_get(require, what) for what in ("scopes", "features", "tier")):
+        if _get(route, "auth") in ("none", "optional") and any(
+            _get(require, what) for what in ("scopes", "features", "tier")
+        ):
             yield BrokenRule(
                 ("routes", index, "require"),
-                "asks something of callers whom the route does not authenticate",
+                "asks something of callers who need no key here",
                 "Set auth to required, or leave out require.",
             )
 

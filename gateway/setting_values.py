@@ -245,7 +245,7 @@ RedisUrl = Annotated[
     SecretStr,
     AfterValidator(
         _starts_with(
-            r"$|[a-z][a-z+]*://.",
+            r"$|(rediss?(\+(sentinel|cluster))?|unix)://.",
             "is not the URL of a Redis",
             'Write "redis://...", or leave it empty to do without.',
         )

@@ -18,7 +18,7 @@ from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import Peppers
 from gateway.auth.verdict import Access, authorize, first_deadline, standing_refusal, subjects_of
 from gateway.clock import Clock
-from gateway.errors import Outage, StoreUnavailable
+from gateway.errors import MalformedRow, Outage, StoreUnavailable
 from gateway.stores.local import LocalCache
 from gateway.stores.records import Finding, SecretState
 from gateway.telemetry.metrics import Metrics
@@ -125,6 +125,7 @@ class Admission:
         self._monotonic = clock.monotonic
         self._ttl_seconds = ttl_seconds
         self._negative_ttl_seconds = negative_ttl_seconds
+        self._local_entries = local_entries
         self._good: LocalCache[Entry] = LocalCache(local_entries)
         self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
@@ -187,8 +188,8 @@ class Admission:
 
     # -- the cold door
 
-    async def resolve(self, credential: Credential, access: Access) -> Admitted | Refusal:
-        """Decide by asking Redis and Postgres. Raises Outage where nobody can tell."""
+    async def resolve(self, credential: Credential, access: Access, *, is_stream: bool = False) -> Admitted | Refusal:
+        """Decide by asking Redis and Postgres. Raises Outage where nobody can tell. `is_stream` as for `admit`."""
         digest = credential.digest
         self._warm_misses[0] += 1
         try:
@@ -198,7 +199,7 @@ class Admission:
                 # What is still held has not been evicted, also where the view no longer remembers as far back.
                 is_usable = self._held(digest) is entry or self._view.is_usable(entry.revision, entry.subjects)
                 if is_usable and now < self._view.fresh_until:
-                    return self._judge(entry, access, now, tier)
+                    return self._judge(entry, access, now, "stream" if is_stream else tier)
             raise Outage("a lookup was overtaken by changes, or outlived the view, several times in a row")
         except Outage:
             self._auth.inc("key", "postgres", "outage")
@@ -230,7 +231,7 @@ class Admission:
         await self._freshen()
         if self._shared is not None:
             finding = await self._shared.get(digest)
-            if finding is not None and self._view.is_usable(finding.revision, subjects_of(finding)):
+            if finding is not None and self._is_ours(digest, finding):
                 return self._remember(digest, finding), "redis"
         for _ in range(MOST_REPEATS):
             try:
@@ -247,6 +248,11 @@ class Admission:
                 return entry, "retired" if retired else "postgres"
         raise Outage("a lookup was overtaken by changes several times in a row")
 
+    def _is_ours(self, digest: bytes, finding: Finding) -> bool:
+        """Whether another node's finding answers what this one would ask: under the same peppers, and not overtaken."""
+        is_same_question = finding.digests == self._peppers.candidates(digest)
+        return is_same_question and self._view.is_usable(finding.revision, subjects_of(finding))
+
     async def _freshen(self) -> None:
         if self._monotonic() >= self._view.fresh_until:
             await self._refresh()
@@ -258,6 +264,8 @@ class Admission:
             raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
         try:
             return await self._truth.find(self._peppers.candidates(digest))
+        except MalformedRow:
+            raise  # the fault of one key: the others are asked for all the same
         except StoreUnavailable:
             self._away_until = self._monotonic() + BACK_OFF_SECONDS
             raise
@@ -317,8 +325,8 @@ class Admission:
 
     def forget_all(self) -> None:
         """Forget everything: the view has lost its place."""
-        self._good.clear()
-        self._bad.clear()
+        self._good = LocalCache(self._local_entries)  # clearing entry by entry would stop the loop
+        self._bad = LocalCache(NEGATIVE_ENTRIES)
 
     async def close(self) -> None:
         """Cancel lookups and writes that are under way."""

@@ -5,7 +5,7 @@ credential is never ignored in favour of another one or of none (R007, R010).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.auth.refusal import Reason, Refusal
@@ -19,7 +19,7 @@ INVALID: Final = Refusal(Reason.INVALID_API_KEY)
 class Credential:
     """A well-formed secret, as its SHA-256 (32 bytes). The secret itself goes no further than the reader."""
 
-    digest: bytes
+    digest: bytes = field(repr=False)
 
 
 class CredentialReader:

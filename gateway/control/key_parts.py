@@ -5,7 +5,9 @@ from typing import Any
 
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.control import moments
+from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.mutations import Mutations
+from gateway.control.problems import Forbidden
 from gateway.settings import KeySettings
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.keys import KeyRow
@@ -31,6 +33,12 @@ class KeyParts:
         if environment == self.secret_format.environment:
             return self.secret_format
         return SecretFormat(self.secret_format.prefix, environment)
+
+
+def check_kind(key: KeyRow, caller: Administrator) -> None:
+    """Raise Forbidden where the caller may not widen or renew the key: an operator key skips entitlement (R013)."""
+    if key.kind == "operator" and caller.role is not Role.OPERATOR:
+        raise Forbidden("operator keys are renewed by operators")
 
 
 def shown_key(key: KeyRow) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from gateway.control.bodies import KeyChange
 from gateway.control.ids import new_id
 from gateway.control.issuance import Issuance, OverLimit, check_future, check_limit
 from gateway.control.key_operations import Operation, counted
-from gateway.control.key_parts import READ_SECONDS, KeyParts, shown_key
+from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, shown_key
 from gateway.control.mutations import Judge, shown
 from gateway.control.problems import NotFound, Problem
 from gateway.stores.postgres import keys as sql
@@ -130,6 +130,7 @@ class Keys:
         owner = await sql.lock_owner(connection, before.user_id, caller.tenant_id)
         key = _found(await sql.lock(connection, before.id, caller.tenant_id), before.id)
         assert owner is not None, "a key has an owner"
+        check_kind(key, caller)
         if key.status == "revoked":
             raise KeyRevoked(key.id)
         named = change.model_fields_set
@@ -155,6 +156,7 @@ class Keys:
 
         async def work(connection: Connection) -> tuple[KeyRow, str, RetiredSecretRow]:
             key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
+            check_kind(key, caller)
             if key.status == "revoked":
                 raise KeyRevoked(key_id)
             if key.status == "expired":

@@ -9,6 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.control.problems import answer_errors, mark_reply, reply
+
 PREFIX: Final = "/.ostiary"
 
 
@@ -19,8 +21,9 @@ def build_public(identity_headers: Mapping[str, str]) -> web.Application:
         """The caller, as an upstream would be told."""
         facts = {fact: request.headers.get(name) for fact, name in identity_headers.items()}
         scopes = (facts.pop("scopes", None) or "").split()
-        return web.json_response({**facts, "scopes": scopes}, headers={"Cache-Control": "no-store"})
+        return reply({**facts, "scopes": scopes})
 
-    app = web.Application()
+    app = web.Application(middlewares=[answer_errors])
+    app.on_response_prepare.append(mark_reply)
     app.router.add_get(f"{PREFIX}/whoami", whoami)
     return app

@@ -5,7 +5,7 @@ from datetime import datetime
 from gateway.consistency.confirmation import Propagation
 from gateway.control.admin_tokens import Administrator
 from gateway.control.key_operations import Operation, counted
-from gateway.control.key_parts import READ_SECONDS, KeyParts
+from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind
 from gateway.control.keys import KeyRevoked
 from gateway.control.mutations import Judge
 from gateway.control.problems import NotFound
@@ -49,6 +49,7 @@ class RetiredSecrets:
             secret = await sql.lock(connection, secret_id)
             if key is None or secret is None:
                 raise NotFound(f"{secret_id!r} was deleted meanwhile")
+            check_kind(key, caller)
             if key.status == "revoked":
                 raise KeyRevoked(key.id)
             # An end in the past narrows even where it moves forward: the earlier call may not have been confirmed.

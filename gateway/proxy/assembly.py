@@ -65,7 +65,7 @@ def routes_of(settings: Settings) -> list[Route]:
             hosts=frozenset(host.encode() for host in route.hosts),
             strip_prefix=route.strip_prefix,
             upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
-            cors=None if route.cors is None else _cors(route.cors),
+            cors=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
             closes_revoked=route.close_revoked_streams,
             body_limit_bytes=(
                 settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
@@ -75,11 +75,12 @@ def routes_of(settings: Settings) -> list[Route]:
     ]
 
 
-def _cors(cors: CorsSettings) -> Cors:
+def _cors(cors: CorsSettings, request_id: str) -> Cors:
     return Cors(
         frozenset(origin.encode() for origin in cors.origins),
         tuple(header.encode() for header in cors.headers),
         cors.max_age_seconds,
+        b", ".join((b"Retry-After", b"RateLimit", b"RateLimit-Policy", b"WWW-Authenticate", request_id.encode())),
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 from enum import Enum
+from math import inf
 from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
@@ -93,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         "_registry",
         "_services",
         "_state",
+        "_unsent",
         "edge",
         "transport",
     )
@@ -111,6 +113,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_writing_paused = False
         self._is_in_head = False  # the first byte of a head has come, and its deadline runs
         self._drained = 0
+        self._unsent = inf  # bytes of the last reply that the client had not taken at the last sweep
         self._deadline = 0.0
         self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
         self.edge: Edge
@@ -284,12 +287,12 @@ class ClientConnection(asyncio.Protocol):
             data, self._held = self._held, b""
             self._advance(data)
 
-    def switch(self) -> bytes:
+    def switch(self) -> tuple[bytes, bool]:
         """As Client."""
         self._state = State.TUNNEL
         self._resume_reading()
         early, self._held = self._held, b""
-        return early
+        return early, self._is_half_closed
 
     def gone(self) -> None:
         """As Client."""
@@ -297,8 +300,10 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """As Client: a reset, so that a reply that ends with the connection does not look complete."""
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._state = State.CLOSED
+        if exchange is not None:
+            exchange.client_left()  # nothing to do where the exchange has asked for the cut itself
         if not self.transport.is_closing():
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
@@ -309,7 +314,8 @@ class ClientConnection(asyncio.Protocol):
         """Close our side, and throw away what the client still sends: closing at once would reset the reply away."""
         self._state = State.DRAINING
         self._held = b""
-        self._deadline = self._services.monotonic() + DRAIN_SECONDS
+        self._unsent = inf
+        self._deadline = self._services.monotonic() + self._limits.idle_timeout_seconds
         self._resume_reading()
         if self._is_half_closed or not self.transport.can_write_eof():
             self.transport.close()
@@ -332,13 +338,29 @@ class ClientConnection(asyncio.Protocol):
         """Act on deadlines that have passed; called about twice a second."""
         if self._exchange is not None:
             self._exchange.sweep(now)
+        elif self._state is State.DRAINING:
+            self._sweep_draining(now)
         elif now >= self._deadline:
             if self._state is State.HEAD and self._is_in_head:
                 self._refuse(RequestTimeout("the head did not arrive in time"))
-            elif self._state is State.DRAINING:
-                self.transport.abort()
+            elif self.transport.is_closing():
+                self.transport.abort()  # it waits for a client that does not read
             else:
                 self.transport.close()
+
+    def _sweep_draining(self, now: float) -> None:
+        """End once the reply has been taken, and a moment later; cut where the client has stopped taking it."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent < self._unsent:
+            self._unsent = unsent
+            self._deadline = now + self._limits.idle_timeout_seconds
+        elif unsent and now >= self._deadline:
+            self.cut()
+        elif not unsent and self._unsent:
+            self._unsent = 0
+            self._deadline = now + DRAIN_SECONDS
+        elif now >= self._deadline:
+            self.transport.abort()
 
     @property
     def is_busy(self) -> bool:

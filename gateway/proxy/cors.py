@@ -10,7 +10,7 @@ from typing import Final
 from gateway.proxy.errors import OriginNotAllowed
 from gateway.proxy.request_head import Fields
 
-EXPOSED: Final = b"Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, X-Request-Id"
+VARY: Final = b"Vary: Origin\r\n"  # also without an origin: a cache must not give that reply to a page
 PREFIX: Final = b"access-control-"
 
 
@@ -21,14 +21,16 @@ class Cors:
     origins: frozenset[bytes]
     headers: tuple[bytes, ...]
     max_age_seconds: int
+    exposed: bytes  # headers of replies that a page may read
 
     def lines_for(self, origin: bytes) -> bytes:
         """What a reply to a page of `origin` says, each line with its CRLF. Raises OriginNotAllowed."""
         if origin not in self.origins and b"*" not in self.origins:
             raise OriginNotAllowed("an origin that the route does not list")
-        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\nAccess-Control-Expose-Headers: %b\r\n" % (
+        return b"%bAccess-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: %b\r\n" % (
+            VARY,
             origin,
-            EXPOSED,
+            self.exposed,
         )
 
     def preflight(self, fields: Fields, methods: frozenset[bytes]) -> bytes:

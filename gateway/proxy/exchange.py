@@ -22,7 +22,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError, Outage
-from gateway.proxy.cors import Cors, is_preflight
+from gateway.proxy.cors import VARY, Cors, is_preflight
 from gateway.proxy.errors import (
     BadRequest,
     NotFound,
@@ -59,7 +59,7 @@ RECONSIDER_SECONDS: Final = 0.4  # below the sweep's period: each sweep asks abo
 
 
 class Stage(Enum):
-    """Where an exchange stands; it only moves down this list."""
+    """Where an exchange stands; it moves down this list, but for a second try, which connects again."""
 
     DECIDING = 1  # a lookup is under way
     CONNECTING = 2
@@ -86,6 +86,8 @@ class Exchange:
     _handshake: Handshake | None = None
     _tunnel: Tunnel | None = None
     _reconsider_at = 0.0
+    _is_revoked = False
+    _has_repeated = False  # on a kept connection that died at once: free, and no fault of the target
     _user = ""  # whom consistent hashing goes by
     _tried: tuple[Target, ...] = ()
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
@@ -115,12 +117,15 @@ class Exchange:
             fields = request.fields
             if fields.reserved_removed:
                 services.tally.spoofed(fields.reserved_removed)
-            match = services.router.match(request.method, request.target, request.host)
+            method = request.method
+            if fields.notes and is_preflight(method, fields):
+                method = fields.noted(b"access-control-request-method")  # the route that is asked for, not OPTIONS'
+            match = services.router.match(method, request.target, request.host)
             self._match = match
             access = ANY_KEY
             if match is not None:
                 access = match.route.access
-                if match.route.cors is not None and fields.notes and self._is_settled_by(match.route.cors):
+                if match.route.cors is not None and self._is_settled_by(match.route.cors):
                     return
             decision = services.admission.admit(fields.credential, access)
             if decision is None:
@@ -137,6 +142,7 @@ class Exchange:
         """Apply the route's rule for pages of other origins; a preflight is answered at once (R017)."""
         request, origin = self._request, self._request.fields.noted(b"origin")
         if not origin:
+            self._cors_lines = VARY
             return False
         if not is_preflight(request.method, request.fields):
             self._cors_lines = cors.lines_for(origin)
@@ -321,11 +327,17 @@ class Exchange:
             self._client.transport,
             connection.transport,
             is_websocket=self._handshake.is_websocket,
+            idle_seconds=upstream.idle_seconds,
             monotonic=self._services.monotonic,
-            on_closed=self._client.gone,
+            on_closed=lambda: self._tunnel_closed(connection),
         )
-        self._tunnel.start(to_client=rest, to_upstream=self._client.switch())
+        early, is_client_done = self._client.switch()
+        self._tunnel.start(to_client=rest, to_upstream=early, is_client_done=is_client_done)
         return True
+
+    def _tunnel_closed(self, connection: UpstreamConnection) -> None:
+        connection.target.forget(connection)
+        self._client.gone()
 
     def on_whole(self, response: ResponseFields, payload: bytes) -> None:
         """As ReplyReceiver. Hot."""
@@ -412,9 +424,9 @@ class Exchange:
         assert target is not None
         assert connection is not None
         if self._stage is Stage.WAITING and self._is_repeatable:
-            if connection.is_reused and not self._tried and isinstance(error, UpstreamHungUp):
+            if connection.is_reused and not self._has_repeated and isinstance(error, UpstreamHungUp):
                 # A kept connection that dies under a request was most likely closing already: no fault of the target.
-                self._tried = (target,)
+                self._has_repeated = True
                 self._repeat(target)
                 return
             upstream.failed(target, error)
@@ -483,9 +495,7 @@ class Exchange:
         if now >= self._reconsider_at and self._stage in (Stage.RELAYING, Stage.TUNNEL):
             self._reconsider(now)
         if self._tunnel is not None:
-            assert self._upstream is not None
-            if now >= self._tunnel.active_at + self._upstream.idle_seconds:
-                self._tunnel.end(GOING_AWAY)
+            self._tunnel.sweep(now)
             return
         if self._stage is Stage.DONE or (now < self.deadline and now < self._client_left_at):
             return
@@ -520,15 +530,16 @@ class Exchange:
 
     async def _reconsider_later(self, credential: Credential, access: Access) -> None:
         try:
-            decision = await self._services.admission.resolve(credential, access)
+            decision = await self._services.admission.resolve(credential, access, is_stream=True)
         except Outage:
             return  # nobody can tell now: the next sweep asks again
         if isinstance(decision, Refusal):
             self._revoke(decision)
 
     def _revoke(self, refusal: Refusal) -> None:
-        if self._stage is Stage.DONE:
+        if self._stage is Stage.DONE or self._is_revoked:
             return
+        self._is_revoked = True
         self._services.tally.stream_closed(refusal.reason)
         if self._tunnel is not None:
             self._tunnel.end(POLICY_VIOLATION)
@@ -577,7 +588,8 @@ class Exchange:
             allowed=allowed,
             cors_lines=self._cors_lines,
         )
-        self._answer(status, reply, _OUTCOMES[error.fault] if status != 503 else Outcome.OUTAGE, closes)
+        outcome = Outcome.OUTAGE if isinstance(error, Outage) else _OUTCOMES[error.fault]
+        self._answer(status, reply, outcome, closes)
 
     def _answer_unforeseen(self) -> None:
         """An exception that nobody foresaw is a 500, never a pass (R075)."""
@@ -595,6 +607,8 @@ class Exchange:
 
     def _finish(self, status: int, outcome: Outcome) -> None:
         """Record, exactly once (R320)."""
+        if self._target is not None and self._target.is_on_trial:
+            self._target.trial_ended()
         self._stage = Stage.DONE
         self.deadline = inf
         route = "none" if self._match is None else self._match.route.name

@@ -113,12 +113,11 @@ class Replies:
         )
 
 
-def _members(status: int, code: str, detail: str, request_id: bytes) -> dict[str, object]:
+def _members(status: int, code: str, title: str, request_id: bytes) -> dict[str, object]:
     return {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
         "code": code,
-        "detail": detail,
+        "status": status,
+        "title": title,
         "request_id": request_id.decode(),
     }

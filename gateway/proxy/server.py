@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from gateway.auth.credentials import CredentialReader
@@ -14,6 +16,8 @@ from gateway.proxy.headers import HeaderTable
 from gateway.proxy.heads import Edge, bare_address
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.services import Services
+
+log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
 
@@ -89,10 +93,19 @@ class ProxyServer(web.Server):
             await asyncio.sleep(SWEEP_SECONDS)
             now = self._services.monotonic()
             for connection in tuple(self._clients):
-                connection.sweep(now)
+                self._guarded(connection, partial(connection.sweep, now))
             for upstream in self._services.upstreams.values():
                 for target in upstream.targets:
                     target.close_idle(now - upstream.idle_seconds)
+
+    @staticmethod
+    def _guarded(connection: ClientConnection, act: Callable[[], None]) -> None:
+        """A fault in one connection ends that connection, not the sweep of all others."""
+        try:
+            act()
+        except Exception:
+            log.exception("unforeseen error in a connection")
+            connection.cut()
 
     # -- shutdown, called by aiohttp's runner once the sites accept no more
 
@@ -100,7 +113,7 @@ class ProxyServer(web.Server):
         """Connections between requests close; the others close after their reply (R346)."""
         self.is_draining = True
         for connection in tuple(self._clients):
-            connection.end_soon()
+            self._guarded(connection, connection.end_soon)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """Wait until every exchange is over, `timeout` seconds at most; then cut what is left."""

@@ -20,8 +20,8 @@ class Client(Protocol):
     edge: Edge
     transport: Any
 
-    def switch(self) -> bytes:
-        """Give the transport away to a tunnel; returns the bytes that came behind the handshake."""
+    def switch(self) -> tuple[bytes, bool]:
+        """Give the transport away to a tunnel; returns what came behind the handshake, and whether no more will."""
         ...
 
     def gone(self) -> None:

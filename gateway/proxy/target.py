@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from gateway.proxy.errors import UpstreamUnreachable
@@ -12,6 +13,7 @@ MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst
 FAILURES_TO_EJECT: Final = 5  # in a row
 FIRST_EJECTION_SECONDS: Final = 1.0  # and twice as long each time, until it has answered
 LONGEST_EJECTION_SECONDS: Final = 60.0
+MOST_DOUBLINGS: Final = 6  # the seventh would be over the longest
 
 Connector = Callable[[Callable[[], UpstreamConnection]], Any]
 
@@ -29,13 +31,14 @@ class Target:
         self.host_line = f"Host: {authority}\r\n".encode("ascii")
         self.open: set[UpstreamConnection] = set()
         self.is_healthy = True  # as the active check says
+        self.told_at = -inf  # when its failing was last told in the log
         self.ejected_until = 0.0  # monotonic seconds; 0 while it is not ejected
         self._idle: list[UpstreamConnection] = []
         self._connector = connector
         self._table = table
         self._failures = 0
         self._ejections = 0
-        self._is_on_trial = False
+        self.is_on_trial = False  # a half-open one has its one request
 
     # -- connections
 
@@ -96,31 +99,42 @@ class Target:
 
     def is_fit(self, now: float) -> bool:
         """Whether it may be asked at `now`. A half-open one is fit while nobody tries it."""
-        return self.is_healthy and (not self.ejected_until or (now >= self.ejected_until and not self._is_on_trial))
+        return self.is_healthy and (not self.ejected_until or (now >= self.ejected_until and not self.is_on_trial))
 
     @property
     def is_troubled(self) -> bool:
         """Whether `is_fit` has to be asked at all."""
+        return self.is_out or self._failures > 0
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it is unhealthy or ejected."""
         return not self.is_healthy or self.ejected_until > 0
 
     def chosen(self) -> None:
         """A request goes to it; for a half-open one that is the trial."""
-        self._is_on_trial = self.ejected_until > 0
+        self.is_on_trial = self.ejected_until > 0
+
+    def trial_ended(self) -> None:
+        """The request on trial is over, and may have said nothing of the target: another one may try."""
+        self.is_on_trial = False
 
     def answered(self) -> None:
         """It has answered: whatever was held against it is forgotten."""
         self._failures = self._ejections = 0
-        self._is_on_trial = False
+        self.is_on_trial = False
         self.ejected_until = 0.0
 
     def failed(self, now: float, *, may_eject: bool) -> bool:
         """A connection or a reply failed. Whether this ejected it; `may_eject` is False where too many are already."""
+        if now < self.ejected_until:
+            return False  # of a request that was under way when it was ejected: that has been held against it
         self._failures += 1
-        is_due = self._is_on_trial or self._failures >= FAILURES_TO_EJECT
-        self._is_on_trial = False
+        is_due = self.is_on_trial or self._failures >= FAILURES_TO_EJECT
+        self.is_on_trial = False
         if not is_due or not may_eject:
             return False
         self.ejected_until = now + min(LONGEST_EJECTION_SECONDS, FIRST_EJECTION_SECONDS * 2**self._ejections)
-        self._ejections += 1
+        self._ejections = min(self._ejections + 1, MOST_DOUBLINGS)
         self._failures = 0
         return True

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from gateway.proxy.request_head import RequestHead
@@ -19,6 +20,7 @@ from gateway.proxy.response_head import ResponseFields
 WEBSOCKET: Final = b"websocket"
 POLICY_VIOLATION: Final = 1008  # the key is no longer admitted
 GOING_AWAY: Final = 1001
+FLUSH_SECONDS: Final = 2.0  # for a client to take the last bytes
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY: Final = re.compile(rb"(?:^|\r\n)sec-websocket-key:[ \t]*([A-Za-z0-9+/]{22}==)[ \t]*\r\n", re.IGNORECASE)
 _ACCEPT: Final = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([A-Za-z0-9+/=]*)[ \t]*\r\n", re.IGNORECASE)
@@ -100,7 +102,7 @@ class FrameBoundary:
 
 
 class Tunnel:
-    """Two joined transports. Ends when both have; `on_closed` is told once."""
+    """Two joined transports. Ends when both have; `on_closed` is told once. Times are seconds."""
 
     def __init__(
         self,
@@ -108,39 +110,56 @@ class Tunnel:
         upstream: Any,
         *,
         is_websocket: bool,
+        idle_seconds: float,
         monotonic: Callable[[], float],
         on_closed: Callable[[], None],
     ) -> None:
         self._client = client
         self._upstream = upstream
         self._boundary = FrameBoundary() if is_websocket else None
+        self._idle_seconds = idle_seconds
         self._monotonic = monotonic
         self._on_closed = on_closed
         self._open_sides = 2
-        self.active_at = monotonic()
+        self._active_at = monotonic()
+        self._ended_at = inf
+        self._client_side = _Side(self, upstream, None)
+        self._upstream_side = _Side(self, client, self._boundary)
 
-    def start(self, *, to_client: bytes, to_upstream: bytes) -> None:
+    def start(self, *, to_client: bytes, to_upstream: bytes, is_client_done: bool) -> None:
         """Take both transports over. The given bytes came behind the handshake on either side."""
-        client_side = _Side(self, self._upstream, None)
-        upstream_side = _Side(self, self._client, self._boundary)
-        self._client.set_protocol(client_side)
-        self._upstream.set_protocol(upstream_side)
+        self._client.set_protocol(self._client_side)
+        self._upstream.set_protocol(self._upstream_side)
         if to_upstream:
-            client_side.data_received(to_upstream)
+            self._client_side.data_received(to_upstream)
         if to_client:
-            upstream_side.data_received(to_client)
+            self._upstream_side.data_received(to_client)
+        if is_client_done:
+            self._client_side.eof_received()
 
     def end(self, code: int) -> None:
-        """Close both sides; a WebSocket client is told why, if a frame can be put in."""
-        if self._boundary is not None and self._boundary.is_between_frames:
+        """Close both sides; a WebSocket client is told why, if a frame can be put in. Only the first call counts."""
+        if self._ended_at < inf:
+            return
+        self._ended_at = self._monotonic()
+        can_tell = not self._upstream_side.has_ended and not self._client.is_closing()
+        if can_tell and self._boundary is not None and self._boundary.is_between_frames:
             self._client.write(close_frame(code))
         self._client.close()
         self._upstream.abort()
 
-    def abort(self) -> None:
-        """End both sides at once."""
-        self._client.abort()
-        self._upstream.abort()
+    def sweep(self, now: float) -> None:
+        """End a tunnel that is silent for too long; cut one whose client does not read its end."""
+        if now >= self._ended_at + FLUSH_SECONDS:
+            self._client.abort()
+        elif now >= self._active_at + self._idle_seconds:
+            self.end(GOING_AWAY)
+
+    def side_ended(self) -> None:
+        """One side will send no more; with both, there is nothing left to wait for."""
+        if self._client_side.has_ended and self._upstream_side.has_ended:
+            self._client.close()
+            self._upstream.close()
 
     def side_lost(self) -> None:
         """One side's connection is gone."""
@@ -150,7 +169,7 @@ class Tunnel:
 
     def moved(self) -> None:
         """Bytes have passed."""
-        self.active_at = self._monotonic()
+        self._active_at = self._monotonic()
 
 
 class _Side(asyncio.Protocol):
@@ -160,6 +179,7 @@ class _Side(asyncio.Protocol):
         self._tunnel = tunnel
         self._other = other
         self._boundary = boundary
+        self.has_ended = False
 
     def data_received(self, data: bytes) -> None:
         self._tunnel.moved()
@@ -168,9 +188,11 @@ class _Side(asyncio.Protocol):
         self._other.write(data)
 
     def eof_received(self) -> bool:
+        self.has_ended = True
         if self._other.is_closing() or not self._other.can_write_eof():
             return False
         self._other.write_eof()
+        self._tunnel.side_ended()
         return True
 
     def pause_writing(self) -> None:

@@ -13,6 +13,7 @@ from gateway.proxy.target import Target
 log = structlog.get_logger(__name__)
 
 MOST_EJECTED: Final = 0.5  # of the targets: beyond that the fault is more likely elsewhere, and the rest would drown
+TOLD_SECONDS: Final = 10.0  # between two log lines about the failing of one target
 RETRY_SHARE: Final = 0.2  # retries per request, in the long run: a failing upstream must not be asked twice as much
 RETRY_BURST: Final = 10.0
 
@@ -43,7 +44,6 @@ class Upstream:
         self._balance = balancer(balance)
         self._attempts = attempts
         self._monotonic = monotonic
-        self._is_failing = False
         self._retries_left = RETRY_BURST
 
     def pick(self, user: str) -> Target:
@@ -81,25 +81,24 @@ class Upstream:
     # -- what is learned of the targets
 
     def failed(self, target: Target, error: GatewayError) -> None:
-        """An exchange with `target` failed on its side. Told once, not once a request, until it answers again."""
+        """An exchange with `target` failed on its side. Told now and then, not once a request."""
         now = self._monotonic()
-        out = sum(other.is_troubled for other in self.targets if other is not target)
+        out = sum(other.is_out for other in self.targets if other is not target)
         is_ejected = target.failed(now, may_eject=out + 1 <= MOST_EJECTED * len(self.targets))
         self.is_troubled = True
         if is_ejected:
             seconds = round(target.ejected_until - now)
             log.warning("target_ejected", upstream=self.name, target=target.authority, seconds=seconds)
-        if not self._is_failing:
-            self._is_failing = True
-            log.warning("upstream_failing", upstream=self.name, error=str(error))
+        if now >= target.told_at + TOLD_SECONDS:
+            target.told_at = now
+            log.warning("upstream_failing", upstream=self.name, target=target.authority, error=str(error))
 
     def answered(self, target: Target) -> None:
         """`target` has begun to answer. Needed only while `is_troubled`."""
+        if target.ejected_until:
+            log.info("target_answers_again", upstream=self.name, target=target.authority)
         target.answered()
         self.review()
-        if self._is_failing:
-            self._is_failing = False
-            log.info("upstream_answers_again", upstream=self.name)
 
     def set_health(self, target: Target, is_healthy: bool) -> None:
         """The active check has found something new."""

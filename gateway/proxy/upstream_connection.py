@@ -182,7 +182,6 @@ class UpstreamConnection(asyncio.Protocol):
         if response.status == 101:
             if not receiver.on_switch(response, data):
                 raise UpstreamError("the upstream switched protocols without being asked")
-            self.target.open.discard(self)
             return
         if self._interim > INTERIM_LIMIT:
             raise UpstreamError("the upstream sends interim replies without end")

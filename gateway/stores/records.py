@@ -1,6 +1,6 @@
 """What a lookup finds: plain facts, as one snapshot of the truth showed them. Shared by every tier."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +20,7 @@ class KeyRecord:
     entitlement. `digest` is the stored digest that was found (32 bytes).
     """
 
-    digest: bytes
+    digest: bytes = field(repr=False)
     secret_id: str
     secret_state: SecretState
     secret_expires_at: float | None
@@ -51,7 +51,7 @@ class Finding:
     """
 
     revision: int
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...] = field(repr=False)
     record: KeyRecord | None
 
 

@@ -530,6 +530,31 @@ async def test_the_gateways_own_replies(
     assert other.upstream.received == []
 
 
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET /.ostiary/whoami", 200),
+        (b"GET /.ostiary/nowhere", 404),
+        (b"GET /.ostiary", 404),
+        (b"PUT /.ostiary/whoami", 405),
+    ],
+)
+async def test_the_gateways_own_endpoints_reply_like_the_rest_of_it(
+    edge: Edge, request_line: bytes, status: int
+) -> None:
+    """Nobody stores them, errors are problems, and the software behind them is not named. R340, R343."""
+    (answer,) = await edge.line_says(
+        edge.filled(request_line + b" HTTP/1.1\r\nHost: gw.test\r\nX-Request-Id: abc\r\nX-Api-Key: @KEY@\r\n") + CLOSE
+    )
+    assert answer.status == status
+    assert answer.all(b"Cache-Control") == [b"no-store"]
+    assert answer.all(b"X-Request-Id") == [b"abc"]
+    assert answer.all(b"Server") == []
+    if status >= 400:
+        assert answer.all(b"Content-Type") == [b"application/problem+json"]
+        assert b'"request_id":"abc"' in answer.body
+
+
 async def test_a_host_that_no_route_has_is_not_told_from_no_route(other: Edge) -> None:
     """Hosts cannot be found by trying. R340."""
     line = b"X-Secret: @KEY@"

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,7 @@ from aiohttp import web
 
 from tests.conftest import StartGateway
 from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.upstream import RecordingUpstream, Reply
 from tests.fixtures.waiting import until
 
 
@@ -151,3 +154,24 @@ async def test_stream_ends_with_its_key(world: World) -> None:
         assert await unrelated.readuntil(b"\n\n") == b"data: after\n\n"
     async with world.session.get(f"{world.node.status_url}/metrics") as response:
         assert 'ostiary_streams_closed_total{reason="key_revoked"} 1.0' in await response.text()
+
+
+async def test_slow_client_gets_its_last_reply_whole(gateway: StartGateway, upstream: RecordingUpstream) -> None:
+    """A client that takes a moment before it reads loses nothing of a reply that ends its connection. R346."""
+    size = 250_000  # more than the kernel takes at once, less than the gateway holds
+    upstream.respond = lambda request: Reply(body=b"x" * size)
+    node = await gateway()
+
+    def read_late() -> int:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", node.proxy_port))
+            client.settimeout(20)
+            client.sendall(b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            time.sleep(4)  # longer than a connection lingers once its reply has been taken
+            received = 0
+            while data := client.recv(65_536):
+                received += len(data)
+            return received
+
+    assert await asyncio.to_thread(read_late) > size

@@ -67,6 +67,15 @@ async def test_dead_target_is_left_alone_and_comes_back(gateway: StartGateway, p
     assert {(await ask(node)) for _ in range(4)} == {(200, "0"), (200, "1")}
 
 
+async def test_restarted_target_costs_no_retry(gateway: StartGateway, pair: list[RecordingUpstream]) -> None:
+    """Kept connections of a target that goes are repeated for free, and the retry is still there for the other one."""
+    node = await started(gateway, pair, retries={"attempts": 2})
+    for _ in range(4):
+        assert (await ask(node))[0] == 200
+    await pair[0].stop()
+    assert [await ask(node) for _ in range(4)] == [(200, "1")] * 4
+
+
 async def test_request_that_was_sent_is_not_sent_twice(gateway: StartGateway, upstream: RecordingUpstream) -> None:
     """A POST whose connection breaks after it was sent is a 502; no target sees it again."""
 

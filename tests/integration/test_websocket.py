@@ -1,7 +1,9 @@
 """WebSockets through the gateway: a real client and a real server of the `websockets` library."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,9 +17,12 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from tests.conftest import StartGateway
 from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.raw_upstream import RawConnection, RawUpstream
 from tests.fixtures.waiting import until
 
 BREAK_OFF = "break off"
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
 @dataclass
@@ -170,3 +175,33 @@ async def test_lost_upstream_ends_the_socket(world: World) -> None:
         await socket.send(BREAK_OFF)
         with pytest.raises(websockets.ConnectionClosed):
             await asyncio.wait_for(socket.recv(), 5)
+
+
+async def test_half_closed_tunnel_ends_and_nothing_else_does(gateway: StartGateway) -> None:
+    """An upstream that has sent its end, and a client that stays, are parted; other deadlines go on being kept."""
+    async with RawUpstream() as upstream:
+
+        async def switch_and_end(connection: RawConnection) -> None:
+            await connection.head()
+            answer = base64.b64encode(hashlib.sha1(KEY + GUID).digest())
+            await connection.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Accept: " + answer + b"\r\n\r\n\x88\x02\x03\xe8"
+            )
+            await connection.close()
+
+        upstream.script = switch_and_end
+        config = {"targets": [upstream.url], "timeouts": {"idle": 1}}
+        node = await gateway({"upstreams": {"orders": config}, "client": {"head_timeout_seconds": 1}})
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.proxy_port)
+        writer.write(
+            b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n\r\n"
+        )
+        assert (await asyncio.wait_for(reader.read(), 10)).endswith(b"\x88\x02\x03\xe8")
+        await asyncio.sleep(2)  # past the tunnel's idle time, with the client still there
+        idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", node.proxy_port)
+        assert await asyncio.wait_for(idle_reader.read(), 5) == b"", "the sweep still closes who says nothing"
+        assert "unforeseen" not in node.log
+        for open_writer in (writer, idle_writer):
+            open_writer.close()

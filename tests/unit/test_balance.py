@@ -8,7 +8,7 @@ import pytest
 from gateway.proxy.balance import balancer
 from gateway.proxy.errors import UpstreamError, UpstreamUnavailable
 from gateway.proxy.headers import RESPONSE_FIELDS, HeaderTable
-from gateway.proxy.target import FAILURES_TO_EJECT, Target
+from gateway.proxy.target import FAILURES_TO_EJECT, LONGEST_EJECTION_SECONDS, Target
 from gateway.proxy.upstream import RETRY_BURST, Upstream
 
 TABLE = HeaderTable(RESPONSE_FIELDS)
@@ -109,6 +109,52 @@ async def test_failures_in_a_row_eject_with_growing_time() -> None:
     service.answered(group[0])
     assert {service.pick("") for _ in range(6)} == set(group)
     assert not service.is_troubled
+
+
+async def test_trial_that_says_nothing_lets_another_try() -> None:
+    """A trial whose client leaves tells nothing of the target: the next request tries, however late."""
+    clock, group = Clock(), targets(2)
+    service = upstream(group, clock)
+    for _ in range(FAILURES_TO_EJECT):
+        service.failed(group[0], ERROR)
+    clock.now += 1.0
+    assert [service.pick("") for _ in range(6)].count(group[0]) == 1
+    assert group[0].is_on_trial
+    group[0].trial_ended()
+    assert [service.pick("") for _ in range(6)].count(group[0]) == 1
+
+
+async def test_target_that_never_comes_back_is_tried_for_ever() -> None:
+    """The time between two trials grows to its limit, and no further, however often."""
+    clock, group = Clock(), targets(2)
+    for _ in range(FAILURES_TO_EJECT):
+        group[0].failed(clock.now, may_eject=True)
+    for _ in range(3000):
+        clock.now = group[0].ejected_until
+        group[0].chosen()
+        assert group[0].failed(clock.now, may_eject=True)
+        assert group[0].ejected_until - clock.now <= LONGEST_EJECTION_SECONDS
+
+
+async def test_failures_under_way_are_held_against_it_once() -> None:
+    """Requests that were under way when a target was ejected, and fail too, do not lengthen its ejection."""
+    clock, group = Clock(), targets(2)
+    service = upstream(group, clock)
+    for _ in range(60):
+        service.failed(group[0], ERROR)
+    assert group[0].ejected_until == clock.now + 1.0
+
+
+async def test_answers_between_failures_are_forgiven() -> None:
+    """Only failures in a row count, also where another target answers in between."""
+    clock, group = Clock(), targets(2)
+    service = upstream(group, clock)
+    for _ in range(10 * FAILURES_TO_EJECT):
+        service.failed(group[0], ERROR)
+        service.answered(group[1])
+        assert service.is_troubled, "the next answer of the failing target must be heard"
+        service.answered(group[0])
+    assert not group[0].ejected_until
 
 
 async def test_no_more_than_half_are_ejected() -> None:

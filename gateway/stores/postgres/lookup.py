@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import MalformedRow
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.records import Finding, KeyRecord, SecretState
 
@@ -110,7 +110,7 @@ def _finding(row: Any, digests: tuple[bytes, ...], state: SecretState) -> Findin
         revision = _typed(row, "revision", int)
         record = None if row["key_id"] is None else _record(row, digests, state)
     except (_Malformed, ValueError) as error:
-        raise StoreUnavailable(f"Postgres: malformed row of a key: {error}") from error
+        raise MalformedRow(f"Postgres: malformed row of a key: {error}") from error
     return Finding(revision=revision, digests=digests, record=record)
 
 

@@ -265,6 +265,23 @@ async def test_tenants_do_not_exist_for_each_other(management: Management) -> No
     assert [tenant["id"] for tenant in tenants["items"]] == ["acme"]
 
 
+async def test_a_tenant_admin_does_not_renew_an_operator_key(management: Management) -> None:
+    """An operator key skips entitlement, so only operators get a secret of it, or widen it; anyone may revoke. R013."""
+    wanted = {"user_id": "ada", "name": "op", "kind": "operator"}
+    key = await management.expect(201, "POST", "/v1/keys", wanted)
+    path = f"/v1/keys/{key['id']}"
+    rotated = await management.expect(200, "POST", f"{path}/rotate", {})
+    retired = rotated["retired_secret"]["id"]
+    for call in (
+        ("POST", f"{path}/rotate", {"grace_seconds": 60}),
+        ("PATCH", path, {"scopes": ["all:write"]}),
+        ("PATCH", f"/v1/retired-secrets/{retired}", {"expires_at": "2100-01-01T00:00:00Z"}),
+    ):
+        reply = await management.call(*call, token="tenant_admin")
+        assert reply.status == 403
+    await management.expect(200, "POST", f"{path}/revoke", {}, token="tenant_admin")
+
+
 async def test_a_tenant_admin_manages_the_own_tenant(management: Management) -> None:
     """Users, keys and retired secrets of the own tenant; never an operator's key, never another tenant's user."""
     await management.expect(201, "PUT", "/v1/users/new", {"tenant_id": "acme"}, token="tenant_admin")
