@@ -109,7 +109,7 @@ class IdentityHeaders(_Model):
     environment: values.HeaderName = "X-Key-Environment"
     """The environment of the key."""
     auth_kind: values.HeaderName = "X-Auth-Kind"
-    """`key`, `token` or `operator`."""
+    """`key` or `operator`."""
     scopes: values.HeaderName = "X-Scopes"
     """The scopes of the key, separated by spaces."""
     plan: values.HeaderName = "X-Plan"
@@ -117,7 +117,7 @@ class IdentityHeaders(_Model):
     request_id: values.HeaderName = "X-Request-Id"
     """The name of this request in logs and replies."""
     assertion: values.HeaderName = "X-Identity-Assertion"
-    """A signed statement of the same facts."""
+    """Kept for a signed statement of the same facts, which this version does not make."""
 
 
 class ClientSettings(_Model):
@@ -126,7 +126,7 @@ class ClientSettings(_Model):
     head_limit_bytes: values.Positive = 32_768
     """Request line and headers together; more is answered 431."""
     line_limit_bytes: values.Positive = 8192
-    """The request line alone; more is answered 414."""
+    """The request line, more is answered 414; and each header line, more is answered 431."""
     header_count_limit: values.Positive = 100
     """Headers of a request; more is answered 431."""
     body_limit_bytes: values.Whole | None = None
