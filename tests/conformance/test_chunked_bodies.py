@@ -76,10 +76,8 @@ BAD = [
 @pytest.mark.parametrize("is_bytewise", [False, True], ids=["whole", "bytewise"])
 async def test_a_malformed_chunked_body_never_completes(edge: Edge, coded: bytes, is_bytewise: bool) -> None:
     """The client gets 400, the upstream an unfinished request and a close, and nothing behind it is served. R341."""
-    if is_bytewise and len(coded) > 1000:
-        coded, is_bytewise = coded, False
     hidden = b"GET /hidden HTTP/1.1\r\nHost: gw.test\r\n\r\n"
-    replies = await edge.line_says(HEAD + coded + hidden, is_bytewise=is_bytewise)
+    replies = await edge.line_says(HEAD + coded + hidden, is_bytewise=is_bytewise and len(coded) < 1000)
     assert [reply.status for reply in replies] == [400]
     assert replies[0].closes
     await edge.upstream.until_quiet()

@@ -136,19 +136,12 @@ async def test_a_host_that_is_none_is_refused(edge: Edge, lines: bytes) -> None:
     await edge.assert_refused(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n", 400, "bad_request")
 
 
-@pytest.mark.parametrize(
-    ("asked", "allow"),
-    [
-        (b"CONNECT gw.test:443", True),
-        (b"CONNECT /", True),
-        (b"TRACE /a", True),
-    ],
-)
-async def test_connect_and_trace_are_never_forwarded(edge: Edge, asked: bytes, allow: bool) -> None:
+@pytest.mark.parametrize("asked", [b"CONNECT gw.test:443", b"CONNECT /", b"TRACE /a"])
+async def test_connect_and_trace_are_never_forwarded(edge: Edge, asked: bytes) -> None:
     """405 with Allow, and the connection ends. R340."""
     replies = await edge.line_says(asked + b" HTTP/1.1\r\nHost: gw.test\r\n\r\nGET /hidden HTTP/1.1\r\n\r\n")
     assert [reply.status for reply in replies] == [405]
-    assert bool(replies[0].all(b"Allow")) is allow
+    assert replies[0].all(b"Allow")
     assert replies[0].closes
     assert edge.upstream.received == []
 
