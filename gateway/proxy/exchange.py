@@ -1,7 +1,7 @@
 """The story of a request.
 
     begin      match the route, take the credential, admit
-    _forward   build the head, send it on a connection of the upstream
+    _send      build the head, send it on a connection of the upstream
     on_*       stream the body up and the reply back
     _finish    record, and tell the client's connection what may follow
 
@@ -37,7 +37,7 @@ from gateway.proxy.errors import (
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, Body, ChunkedBody, UntilClose, chunk
 from gateway.proxy.heads import last_chunk, reply_head, request_head, switch_head
 from gateway.proxy.replies import CONTINUE, CRLF
-from gateway.proxy.request_head import RequestHead
+from gateway.proxy.request_head import UNMATCHED, RequestHead
 from gateway.proxy.response_head import ResponseFields
 from gateway.proxy.router import Match
 from gateway.proxy.services import Client, Services
@@ -117,10 +117,9 @@ class Exchange:
             fields = request.fields
             if fields.reserved_removed:
                 services.tally.spoofed(fields.reserved_removed)
-            method = request.method
-            if fields.notes and is_preflight(method, fields):
-                method = fields.noted(b"access-control-request-method")  # the route that is asked for, not OPTIONS'
-            match = services.router.match(method, request.target, request.host)
+            match: Match | None = request.route
+            if match is UNMATCHED:
+                match = request.route = self._find_route()
             self._match = match
             access = ANY_KEY
             if match is not None:
@@ -137,6 +136,13 @@ class Exchange:
             self._answer_error(error)
         except Exception:
             self._answer_unforeseen()
+
+    def _find_route(self) -> Match | None:
+        request = self._request
+        method = request.method
+        if request.fields.notes and is_preflight(method, request.fields):
+            method = request.fields.noted(b"access-control-request-method")  # what is asked for, not OPTIONS itself
+        return self._services.router.match(method, request.target, request.host)
 
     def _is_settled_by(self, cors: Cors) -> bool:
         """Apply the route's rule for pages of other origins; a preflight is answered at once (R017)."""
@@ -174,24 +180,22 @@ class Exchange:
         if limit is not None and (self._request.fields.content_length or 0) > limit:
             raise PayloadTooLarge("Content-Length is over the route's limit")
         self._admitted = decision
-        self._forward(self._services.upstreams[match.route.upstream])
-
-    # -- forwarding
-
-    def _forward(self, upstream: Upstream) -> None:
-        """Send the request on an idle connection, or on a new one."""
-        self._upstream = upstream
+        self._upstream = upstream = self._services.upstreams[match.route.upstream]
         if upstream.has_retries:
             upstream.earn_retry()
-        principal = None if self._admitted is None else self._admitted.principal
-        self._user = "" if principal is None else principal.user_id
-        self._target = target = upstream.pick(self._user)
+        target = upstream.only
+        if target is None or upstream.is_troubled:
+            self._user = "" if decision.principal is None else decision.principal.user_id
+            target = upstream.pick(self._user)
+        self._target = target
         connection = target.take()
         if connection is None:
             self._stage = Stage.CONNECTING
             self._task = asyncio.create_task(self._connect(target))
         else:
             self._send(connection)
+
+    # -- forwarding
 
     async def _connect(self, target: Target) -> None:
         """Send the request on a new connection; where none can be made, nothing was sent: another target will do."""
@@ -341,7 +345,7 @@ class Exchange:
 
     def on_whole(self, response: ResponseFields, payload: bytes) -> None:
         """As ReplyReceiver. Hot."""
-        self._begin_reply(response)
+        now = self._begin_reply(response)
         request = self._request
         if not request.body.is_complete:
             request.keeps_alive = False
@@ -354,7 +358,7 @@ class Exchange:
             self._cors_lines,
         )
         self._client.write(head + payload)
-        self._complete()
+        self._complete(now)
 
     def on_response(self, response: ResponseFields, body: Body) -> None:
         """As ReplyReceiver. `on_payload` follows in the same call, so that head and first bytes are one write."""
@@ -374,7 +378,8 @@ class Exchange:
             self._cors_lines,
         )
 
-    def _begin_reply(self, response: ResponseFields) -> None:
+    def _begin_reply(self, response: ResponseFields) -> float:
+        """Note that the reply has begun; answers when."""
         upstream = self._upstream
         assert upstream is not None
         self._stage = Stage.RELAYING
@@ -385,6 +390,7 @@ class Exchange:
         if upstream.is_troubled:
             assert self._target is not None
             upstream.answered(self._target)
+        return now
 
     def on_payload(self, payload: bytes, is_complete: bool) -> None:
         """As ReplyReceiver. Hot."""
@@ -397,13 +403,13 @@ class Exchange:
         if head or payload:
             self._client.write(head + payload if head else payload)
         if is_complete:
-            self._complete()
+            self._complete(self._services.monotonic())
         else:
             assert self._upstream is not None
             self.deadline = self._services.monotonic() + self._upstream.idle_seconds
             self._client_left_at = inf  # bytes went out: were nobody there, the socket would soon say so
 
-    def _complete(self) -> None:
+    def _complete(self, now: float) -> None:
         connection = self._connection
         assert connection is not None
         self._connection = None
@@ -412,8 +418,8 @@ class Exchange:
         else:
             if self._is_reply_paused and not connection.transport.is_closing():
                 connection.transport.resume_reading()  # else nobody would: its next exchange would wait in vain
-            connection.target.give_back(connection, self._services.monotonic())
-        self._finish(self._status, Outcome.FORWARDED)
+            connection.target.give_back(connection, now)
+        self._finish(self._status, Outcome.FORWARDED, now)
         self._client.finished(self._request.keeps_alive)
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
@@ -605,16 +611,16 @@ class Exchange:
         self._finish(status, outcome)
         self._client.finished(not closes)
 
-    def _finish(self, status: int, outcome: Outcome) -> None:
+    def _finish(self, status: int, outcome: Outcome, now: float | None = None) -> None:
         """Record, exactly once (R320)."""
         if self._target is not None and self._target.is_on_trial:
             self._target.trial_ended()
         self._stage = Stage.DONE
         self.deadline = inf
         route = "none" if self._match is None else self._match.route.name
-        self._services.tally.finished(
-            route, self.method, status, outcome, self._services.monotonic() - self._started_at
-        )
+        if now is None:
+            now = self._services.monotonic()
+        self._services.tally.finished(route, self.method, status, outcome, now - self._started_at)
 
 
 _OUTCOMES: Final = {

@@ -7,7 +7,7 @@ connection, so nothing behind a doubtful head is ever taken for a request.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -68,10 +68,17 @@ class Fields:
         return values[0] if len(values) == 1 else b""
 
 
-class RequestHead:
-    """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for."""
+UNMATCHED: Final = object()
 
-    __slots__ = ("body", "fields", "host", "is_http_11", "keeps_alive", "method", "target")
+
+class RequestHead:
+    """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for.
+
+    `route` is a place for whoever matches it to a route to leave the answer: a connection's next request is this very
+    object where it is the same to the letter and has no body.
+    """
+
+    __slots__ = ("body", "fields", "host", "is_http_11", "keeps_alive", "method", "route", "target")
 
     def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields) -> None:
         self.method = method
@@ -80,6 +87,7 @@ class RequestHead:
         self.fields = fields
         self.host = fields.host
         self.keeps_alive = fields.keeps_alive
+        self.route: Any = UNMATCHED  # the type is the router's, which is not known here
         self.body: Body = NO_BODY
         if fields.is_chunked:
             self.body = ChunkedBody()
@@ -95,7 +103,16 @@ class RequestReader:
     What is remembered is this connection's own bytes, for as long as it lasts.
     """
 
-    __slots__ = ("_credentials", "_header_count_limit", "_last", "_line_limit", "_parser", "_table")
+    __slots__ = (
+        "_credentials",
+        "_header_count_limit",
+        "_last",
+        "_last_head",
+        "_last_request",
+        "_line_limit",
+        "_parser",
+        "_table",
+    )
 
     def __init__(
         self, table: HeaderTable, credentials: CredentialReader, *, line_limit_bytes: int, header_count_limit: int
@@ -106,9 +123,18 @@ class RequestReader:
         self._header_count_limit = header_count_limit
         self._parser = _new_parser()
         self._last: tuple[bytes, bytes, Fields] | None = None  # (section, minor version, what it said)
+        self._last_head = b""
+        self._last_request: RequestHead | None = None  # of that head, where it has no body
 
     def read(self, head: bytes) -> RequestHead:
         """The head in `head` (up to, not with, its empty line). Raises BadRequest and its kin. Hot."""
+        if head == self._last_head and self._last_request is not None:
+            return self._last_request
+        request = self._read(head)
+        self._last_head, self._last_request = head, request if request.body is NO_BODY else None
+        return request
+
+    def _read(self, head: bytes) -> RequestHead:
         end = head.find(b"\r\n")
         line, section = (head, b"") if end < 0 else (head[:end], head[end:])
         if len(line) > self._line_limit:

@@ -10,8 +10,6 @@ from gateway.auth.verdict import Access
 from gateway.proxy.cors import Cors
 from gateway.proxy.errors import BadRequest
 
-# What two readers of a path may read in two ways. Looked for once per request; only then is the path taken apart.
-_ODD: Final = re.compile(rb"//|/\.|[%;\\]")
 _ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 _NESTED: Final = re.compile(rb"%(?:25)+")
 _DOTS: Final = frozenset({b".", b".."})
@@ -59,7 +57,8 @@ class Router:
     def match(self, method: bytes, target: bytes, host: bytes) -> Match | None:
         """The match for a target in origin form. Raises BadRequest for a path that could be read in two ways. Hot."""
         path, question, query = target.partition(b"?")
-        if _ODD.search(path) is not None:
+        # What two readers may read in two ways; only then is the path taken apart. (Quicker than one regex for all.)
+        if b"%" in path or b"//" in path or b"/." in path or b";" in path or b"\\" in path:
             path = clean_path(path)
             target = path + question + query
             if b"%" in path:

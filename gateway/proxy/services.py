@@ -65,5 +65,5 @@ class Services:
 
 def request_ids() -> Callable[[], bytes]:
     """A source of request ids: unique across processes by 64 random bits, ordered within one."""
-    node, numbers = os.urandom(8).hex().encode(), itertools.count(1)
-    return lambda: b"%b-%x" % (node, next(numbers))
+    # From one end to the other in C: it is called for every request.
+    return map((os.urandom(8).hex().encode() + b"-%x").__mod__, itertools.count(1)).__next__

@@ -41,6 +41,7 @@ class Upstream:
         self.idle_seconds = idle_seconds
         self.observe = observe
         self.is_troubled = False  # some target is not fit, or this upstream was failing: the slower way is taken
+        self.only = targets[0] if len(targets) == 1 else None  # nothing to choose while it is not troubled
         self._balance = balancer(balance)
         self._attempts = attempts
         self._monotonic = monotonic
