@@ -7,7 +7,7 @@ connection, so nothing behind a doubtful head is ever taken for a request.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import httptools
 
@@ -67,6 +67,37 @@ class Fields:
         values = [value for noted, value in self.notes if noted == name]
         return values[0] if len(values) == 1 else b""
 
+    def with_kept(self, kept: bytes) -> Self:
+        """The same section with other lines to send on."""
+        return type(self)(
+            self.keeps_alive,
+            kept,
+            self.host,
+            self.credential,
+            self.content_length,
+            self.is_chunked,
+            self.forwarded,
+            self.request_id,
+            self.expects_continue,
+            self.upgrade,
+            self.reserved_removed,
+            self.notes,
+        )
+
+
+class Remembered(NamedTuple):
+    """A header section and what it said. `kept` are the lines that were sent on.
+
+    `positions` tells of each of those that mean nothing to the gateway: its index in `lines` -> its index in `kept`.
+    """
+
+    section: bytes
+    minor: bytes
+    lines: list[bytes]
+    kept: list[bytes]
+    positions: dict[int, int]
+    fields: Fields
+
 
 UNMATCHED: Final = object()
 
@@ -122,7 +153,7 @@ class RequestReader:
         self._line_limit = line_limit_bytes
         self._header_count_limit = header_count_limit
         self._parser = _new_parser()
-        self._last: tuple[bytes, bytes, Fields] | None = None  # (section, minor version, what it said)
+        self._last: Remembered | None = None
         self._last_head = b""
         self._last_request: RequestHead | None = None  # of that head, where it has no body
 
@@ -144,11 +175,15 @@ class RequestReader:
             raise BadRequest("malformed request line")
         method, target, minor = request_line.groups()
         last = self._last
-        if last is not None and section == last[0] and minor == last[1] and method in ORDINARY_METHODS:
-            fields = last[2]
+        if last is not None and minor == last.minor and method in ORDINARY_METHODS:
+            if section != last.section:
+                last = self._read_changed(section, last)
         else:
-            fields = self._read_section(head, section, is_http_11=minor == b"1")
-            self._last = (section, minor, fields)
+            last = None
+        if last is None:
+            last = self._read_section(head, section, minor)
+        self._last = last
+        fields = last.fields
         if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
             raise MethodRefused(f"{method.decode()} is never forwarded")
         request = RequestHead(method, target, minor == b"1", fields)
@@ -158,7 +193,28 @@ class RequestReader:
             raise BadRequest("a fragment in the request target")
         return request
 
-    def _read_section(self, head: bytes, section: bytes, *, is_http_11: bool) -> Fields:
+    def _read_changed(self, section: bytes, last: Remembered) -> Remembered | None:
+        """The section, if it differs from the last one in a few lines alone that mean nothing to the gateway.
+
+        A trace id or a date in a new line for an old one; None where it takes a full reading to tell.
+        """
+        lines = section.split(b"\r\n")
+        if len(lines) != len(last.lines) or len(section) > self._line_limit:
+            return None
+        kept = last.kept.copy()
+        for index, (line, old) in enumerate(zip(lines, last.lines, strict=True)):
+            if line == old:
+                continue
+            position = last.positions.get(index)
+            name, colon, _ = line.partition(b":")
+            is_plain = colon and self._table.get(name) is KEEP and not line.translate(None, ALLOWED_BYTES)
+            if position is None or not is_plain:
+                return None
+            kept[position] = line
+        fields = last.fields.with_kept(b"\r\n".join((*kept, b"")))
+        return Remembered(section, last.minor, lines, kept, last.positions, fields)
+
+    def _read_section(self, head: bytes, section: bytes, minor: bytes) -> Remembered:
         lines = section.split(b"\r\n")
         if section.translate(None, ALLOWED_BYTES) != b"\r\n" * (len(lines) - 1):
             raise BadRequest("a control character, or a bare CR or LF, in the head")
@@ -167,7 +223,10 @@ class RequestReader:
         if len(section) > self._line_limit and max(map(len, lines)) > self._line_limit:
             raise HeadersTooLarge("a header line over the limit")
         self._check_with_llhttp(head)
-        return self._sort_lines(lines, is_http_11)
+        kept: list[bytes] = []
+        positions: dict[int, int] = {}
+        fields = self._sort_lines(lines, minor == b"1", kept, positions)
+        return Remembered(section, minor, lines, kept, positions, fields)
 
     def _check_with_llhttp(self, head: bytes) -> None:
         """Raise BadRequest unless llhttp takes the head too."""
@@ -179,9 +238,11 @@ class RequestReader:
             self._parser = _new_parser()
             raise BadRequest(f"llhttp: {error}") from error
 
-    def _sort_lines(self, lines: list[bytes], is_http_11: bool) -> Fields:
-        """Sort each header line by what its name means, then act on those that mean something to the gateway."""
-        kept: list[bytes] = []
+    def _sort_lines(self, lines: list[bytes], is_http_11: bool, kept: list[bytes], positions: dict[int, int]) -> Fields:
+        """Sort each header line by what its name means, then act on those that mean something to the gateway.
+
+        Fills `kept` with the lines to send on, and `positions` with where those stand that mean nothing here.
+        """
         special: dict[Action, list[tuple[bytes, bytes]]] = {}
         get = self._table.get
         for index in range(1, len(lines)):
@@ -191,6 +252,7 @@ class RequestReader:
             if action is None:
                 action = self._table.classify(name)
             if action is KEEP:
+                positions[index] = len(kept)
                 kept.append(line)
             elif action is not DROP:
                 special.setdefault(action, []).append((name, value.strip(b" \t")))
@@ -207,12 +269,12 @@ class RequestReader:
             fields.keeps_alive = b"close" not in options and (is_http_11 or b"keep-alive" in options)
             names = options - NEVER_NOMINATED
             if names:
-                kept = without(kept, names)
+                kept[:] = without(kept, names)
+                positions.clear()  # another section may nominate nothing, or a line that has changed
             upgrades = special.get(Action.UPGRADE, ())
             if b"upgrade" in options and is_http_11 and len(upgrades) == 1:
                 fields.upgrade = upgrades[0][1].lower()
-        kept.append(b"")
-        fields.kept = b"\r\n".join(kept)
+        fields.kept = b"\r\n".join((*kept, b""))
         if special:
             self._apply(special, fields, is_http_11)
         return fields

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import sha256_digest
+from gateway.errors import GatewayError
 from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
 from gateway.proxy.framing import NO_BODY, ChunkedBody, LengthBody
 from gateway.proxy.headers import Action
+from gateway.proxy.request_head import RequestReader
 from tests.unit.reading import COUNT_LIMIT, LINE_LIMIT, SECRET, head, read, request_reader, request_table
 
 GET = b"GET / HTTP/1.1"
@@ -493,3 +495,72 @@ def test_whatever_is_accepted_is_strict(data: st.DataObject) -> None:
         assert STRICT_LINE.fullmatch(line), line
         assert request_table().classify(line.partition(b":")[0]) is Action.KEEP
     assert not (request.fields.is_chunked and request.fields.content_length is not None)
+
+
+LINES = st.sampled_from(
+    [
+        *(
+            b"X-Trace: 1",
+            b"X-Trace: 2",
+            b"x-trace: 3",
+            b"X-Trace:",
+            b"X-Trace 4",
+            b"X-Trace: \x01",
+            b"X-T\x00: 5",
+            b" fold",
+        ),
+        *(b"X-Other: a\rb", b"X-Other: c\nd", b"", b"Date: x", b"Host: a.test", b"Host: b.test", b"Cookie: a=b"),
+        *(b"Connection: close", b"Connection: x-trace", b"Connection: keep-alive", b"Origin: https://a.example"),
+        *(
+            b"Content-Length: 3",
+            b"Content-Length: 4",
+            b"Transfer-Encoding: chunked",
+            b"X-User-Id: eve",
+            b"x_user_id: eve",
+        ),
+        *(b"Authorization: Bearer " + SECRET, b"X-Api-Key: nonsense", b"X-Request-Id: r1", b"X-Request-Id: r2"),
+        *(
+            b"Expect: 100-continue",
+            b"Upgrade: websocket",
+            b"X-Forwarded-For: 1.2.3.4",
+            b"X-Trace: " + b"y" * LINE_LIMIT,
+        ),
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([GET, b"POST /a HTTP/1.1", b"GET / HTTP/1.0", b"TRACE / HTTP/1.1", b"FOO / HTTP/1.1"]),
+            st.lists(LINES, min_size=1, max_size=4),
+        ),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_what_a_connection_remembers_decides_nothing(requests: list[tuple[bytes, list[bytes]]]) -> None:
+    """However alike a connection's heads are, each is read as a reader that has seen no other reads it. R022."""
+
+    def outcome(reader: RequestReader, data: bytes) -> object:
+        try:
+            request = reader.read(data)
+        except GatewayError as error:
+            return type(error)
+        return request.method, request.target, request.keeps_alive, type(request.body), request.fields
+
+    reader = request_reader()
+    for line, others in requests:
+        data = head(line, HOST, *others)
+        read_on, alone = outcome(reader, data), outcome(request_reader(), data)
+        assert read_on == alone
+        if not isinstance(alone, tuple) or not alone[2]:
+            break  # the connection ends here, and its reader with it
+
+
+def test_a_changed_line_is_read_in_its_place() -> None:
+    """A new trace id in an otherwise equal section is sent on where the old one stood."""
+    reader = request_reader()
+    for trace in (b"1", b"2", b"2", b"3"):
+        request = reader.read(head(GET, HOST, b"A: b", b"X-Trace: " + trace, b"C: d"))
+        assert request.fields.kept == b"A: b\r\nX-Trace: %b\r\nC: d\r\n" % trace
