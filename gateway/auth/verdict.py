@@ -3,11 +3,17 @@
 import sys
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.auth.principal import AuthKind, Principal
 from gateway.auth.refusal import Reason, Refusal
 from gateway.stores.records import Finding, KeyRecord
+
+
+# One each: every remembered key holds one of them, and 100,000 of their own would be 13 MB.
+EXPIRED: Final = Refusal(Reason.KEY_EXPIRED)
+ROTATED: Final = Refusal(Reason.KEY_ROTATED)
+LAPSED: Final = Refusal(Reason.SUBSCRIPTION_LAPSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,11 @@ def standing_refusal(record: KeyRecord) -> Refusal | None:
 def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
     """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
     ends = [
-        (record.key_expires_at, Refusal(Reason.KEY_EXPIRED)),
-        (record.secret_expires_at, Refusal(Reason.KEY_ROTATED)),
+        (record.key_expires_at, EXPIRED),
+        (record.secret_expires_at, ROTATED),
     ]
     if record.key_kind != "operator":
-        ends.append((record.entitlement_valid_until, Refusal(Reason.SUBSCRIPTION_LAPSED)))
+        ends.append((record.entitlement_valid_until, LAPSED))
     return min(((inf if moment is None else moment, refusal) for moment, refusal in ends), key=lambda end: end[0])
 
 
