@@ -9,7 +9,6 @@ from gateway.auth.principal import AuthKind, Principal
 from gateway.auth.refusal import Reason, Refusal
 from gateway.stores.records import Finding, KeyRecord
 
-
 # One each: every remembered key holds one of them, and 100,000 of their own would be 13 MB.
 EXPIRED: Final = Refusal(Reason.KEY_EXPIRED)
 ROTATED: Final = Refusal(Reason.KEY_ROTATED)
