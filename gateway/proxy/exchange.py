@@ -263,11 +263,6 @@ class Exchange:
         """Whether body bytes of the client can be taken now."""
         return self._connection is not None and not self._request.body.is_complete
 
-    @property
-    def is_body_complete(self) -> bool:
-        """Whether the whole request has been read."""
-        return self._request.body.is_complete
-
     def feed_body(self, data: bytes) -> bytes:
         """Send on what belongs to the body; returns what does not. Raises BadFraming, after which `fail` is due."""
         request = self._request
