@@ -31,14 +31,19 @@ from gateway.control.public import PREFIX, build_public
 from gateway.control.status import build_status
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.proxy.assembly import (
+    address_rule,
     identity_names,
+    places_of,
     request_table,
     response_table,
     routes_of,
     server_certificate,
     upstreams_of,
 )
+from gateway.proxy.crowd import Crowd
+from gateway.proxy.edge import TrustedProxies
 from gateway.proxy.headers import HeaderTable
+from gateway.proxy.proxy_protocol import ProxyProtocolSite
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
 from gateway.proxy.server import ProxyServer
@@ -66,6 +71,7 @@ OWN_SECONDS: Final = 10.0
 SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
 LOOKUP_CONNECTIONS: Final = 10
 FEED_CONNECTIONS: Final = 2  # apart, so that a flood of lookups cannot starve the polls and age the view
+BACKLOG: Final = 1024
 RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at start
 
 
@@ -256,18 +262,28 @@ class Gateway:
     # -- the listeners
 
     async def _serve(self, app: web.Application, address: Address) -> None:
-        await self._listen(web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS), address)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._listen(runner, address, _tcp_site(None))
 
     async def _serve_proxy(self, admission: Admission, credentials: CredentialReader) -> None:
         settings, metrics = self._settings, self.metrics
         table = response_table(settings)
+        proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
         upstreams = upstreams_of(settings, table, self._clock, metrics)
-        for checks in upstreams.checks:
-            await checks.start()
-            self._stack.push_async_callback(checks.close)
+        for watch in upstreams.watches:
+            await watch.start()
+            self._stack.push_async_callback(watch.close)
         own = await self._own_endpoints(table)
         by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
-        own_route = Route(OWN_UPSTREAM, (PREFIX.encode(),), OWN_UPSTREAM, Access("required"))
+        own_route = Route(
+            OWN_UPSTREAM,
+            (PREFIX.encode(),),
+            OWN_UPSTREAM,
+            Access("required"),
+            response_seconds=OWN_SECONDS,
+            idle_seconds=OWN_SECONDS,
+            addresses=address_rule(settings.client.addresses),
+        )
         services = Services(
             router=Router([own_route, *routes_of(settings)]),
             admission=admission,
@@ -282,9 +298,16 @@ class Gateway:
             services,
             request_table(settings),
             credentials,
+            places_of(settings),
             settings.client,
             header_count_limit=settings.client.header_count_limit,
-            trusted_proxies=settings.trusted_proxies,
+            proxies=proxies,
+            crowd=Crowd(
+                limit=settings.client.connection_limit,
+                address_limit=settings.client.address_connection_limit,
+                refused=metrics.connections_refused,
+                monotonic=self._clock.monotonic,
+            ),
         )
         _watch_connections(metrics, server, by_name)
         server.start()
@@ -292,8 +315,30 @@ class Gateway:
         if certificate is not None:
             await certificate.start()
             self._stack.push_async_callback(certificate.close)
+        await self._listen_for_callers(server, proxies, None if certificate is None else certificate.context)
+
+    async def _listen_for_callers(
+        self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
+    ) -> None:
+        listen = self._settings.listen
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._listen(runner, settings.listen.proxy, None if certificate is None else certificate.context)
+        if not listen.proxy_protocol:
+            await self._listen(runner, listen.proxy, _tcp_site(tls))
+            return
+
+        def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
+            return ProxyProtocolSite(
+                runner,
+                address.host,
+                address.port,
+                proxies=proxies,
+                header_seconds=self._settings.client.head_timeout_seconds,
+                refused=self.metrics.connections_refused,
+                backlog=BACKLOG,
+                ssl_context=tls,
+            )
+
+        await self._listen(runner, listen.proxy, site)
 
     async def _own_endpoints(self, table: HeaderTable) -> Upstream:
         """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
@@ -307,19 +352,27 @@ class Gateway:
             balance="round_robin",
             attempts=1,
             connect_seconds=OWN_SECONDS,
-            response_seconds=OWN_SECONDS,
             idle_seconds=OWN_SECONDS,
             observe=self.metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
             monotonic=self._clock.monotonic,
         )
 
-    async def _listen(self, runner: web.BaseRunner, address: Address, tls: ssl.SSLContext | None = None) -> None:
+    async def _listen(
+        self, runner: web.BaseRunner, address: Address, site: Callable[[web.BaseRunner, Address], web.BaseSite]
+    ) -> None:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         try:
-            await web.TCPSite(runner, address.host, address.port, backlog=1024, ssl_context=tls).start()
+            await site(runner, address).start()
         except OSError as error:
             raise ListenerFailed(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _tcp_site(tls: ssl.SSLContext | None) -> Callable[[web.BaseRunner, Address], web.BaseSite]:
+    def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
+        return web.TCPSite(runner, address.host, address.port, backlog=BACKLOG, ssl_context=tls)
+
+    return site
 
 
 def _evicting(admission: Admission) -> Callable[[list[str], int], None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
@@ -22,8 +22,10 @@ _T = TypeVar("_T")
 OWN_HEADERS = frozenset(
     {
         "connection", "content-encoding", "content-length", "content-type", "cookie", "date", "expect", "forwarded",
-        "host", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-        "trailer", "transfer-encoding", "upgrade", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+        "host", "http2-settings", "keep-alive", "origin", "proxy-authenticate", "proxy-authorization",
+        "proxy-connection", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-key",
+        "sec-websocket-protocol", "sec-websocket-version", "te", "trailer", "transfer-encoding", "upgrade", "via",
+        "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
     }
 )  # fmt: skip
 
@@ -44,6 +46,8 @@ def broken_rules(settings: object, is_written: Callable[[Place], bool] = lambda 
     """
     yield from _listeners(settings, is_written)
     yield from _peppers(settings)
+    yield from _proxies(settings)
+    yield from _credentials(settings)
     yield from _headers(settings, is_written)
     yield from _upstreams(settings)
     yield from _route_references(settings)
@@ -113,6 +117,42 @@ def _peppers(settings: object) -> Iterator[BrokenRule]:
                     "Give each pepper its own.",
                 )
             seen.add(name)
+
+
+def _proxies(settings: object) -> Iterator[BrokenRule]:
+    if _get(_get(settings, "listen"), "proxy_protocol") is True and _get(settings, "trusted_proxies") in (None, [], ()):
+        yield BrokenRule(
+            ("listen", "proxy_protocol"),
+            "believes nobody while trusted_proxies is empty",
+            "List the proxies that send it in trusted_proxies.",
+        )
+
+
+CREDENTIAL_PLACES: Final = ("header", "query", "websocket_protocol")
+
+
+def _credentials(settings: object) -> Iterator[BrokenRule]:
+    seen: dict[tuple[str, str], int] = {}
+    for index, place in enumerate(_list(settings, "credentials")):
+        if not isinstance(place, Mapping | BaseModel):
+            continue
+        named = [(kind, _get(place, kind)) for kind in CREDENTIAL_PLACES if _get(place, kind) is not None]
+        if len(named) != 1:
+            yield BrokenRule(
+                ("credentials", index),
+                "names not exactly one place",
+                "Give one of header, query and websocket_protocol.",
+            )
+            continue
+        kind, name = named[0]
+        if kind != "header" and isinstance(name, str):
+            if (kind, name) in seen:
+                yield BrokenRule(
+                    ("credentials", index, kind),
+                    f"is the place of credentials[{seen[kind, name]}] too",
+                    "Leave one out.",
+                )
+            seen.setdefault((kind, name), index)
 
 
 def _headers(settings: object, is_written: Callable[[Place], bool]) -> Iterator[BrokenRule]:

@@ -287,6 +287,22 @@ HeaderName = Annotated[
         "Use a letter or a digit and then up to 63 letters, digits, '-' or '_'.",
     ),
 ]
+QueryName = Annotated[
+    str,
+    Shape(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "the name of a query parameter",
+        "Use a letter or a digit and then up to 63 letters, digits, '.', '_' or '-'.",
+    ),
+]
+Subprotocol = Annotated[
+    str,
+    Shape(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "the name of a WebSocket subprotocol",
+        "Use a letter or a digit and then up to 63 letters, digits, '.', '_' or '-'.",
+    ),
+]
 Scope = Annotated[str, Shape(r"[A-Za-z0-9:._*-]+", "a scope", "Use letters, digits and the signs : . _ * - alone.")]
 Method = Annotated[
     str,

@@ -39,6 +39,8 @@ class Listen(_Model):
     """Metrics and health."""
     tls: ListenTls | None = None
     """For the public listener. Null means plain HTTP, as behind a proxy that ends TLS."""
+    proxy_protocol: values.Flag = False
+    """Whether every public connection begins with a PROXY protocol header (version 1 or 2) of a trusted proxy."""
 
 
 class PostgresSettings(_Model):
@@ -91,10 +93,19 @@ class CacheSettings(_Model):
 
 
 class CredentialPlace(_Model):
-    """A place of a request where a key may stand."""
+    """A place of a request where a key may stand: exactly one of these. It is removed before forwarding."""
 
-    header: values.HeaderName
+    header: values.HeaderName | None = None
     """A header. `Authorization` means the Bearer scheme; any other holds the bare key."""
+    query: values.QueryName | None = None
+    """A parameter of the query: a last resort, since URLs end up in histories and in the logs of what is in front."""
+    websocket_protocol: values.Subprotocol | None = None
+    """For browsers, which can set no header: the key follows this name in `Sec-WebSocket-Protocol`."""
+
+    @property
+    def name(self) -> str:
+        """The header, parameter or protocol."""
+        return self.header or self.query or self.websocket_protocol or ""
 
 
 class IdentityHeaders(_Model):
@@ -120,8 +131,17 @@ class IdentityHeaders(_Model):
     """Kept for a signed statement of the same facts, which this version does not make."""
 
 
+class Addresses(_Model):
+    """From where a route may be used: addresses or networks. Behind trusted proxies it is their client that counts."""
+
+    allow: tuple[values.Network, ...] = ()
+    """Only from these. Empty means from anywhere."""
+    deny: tuple[values.Network, ...] = ()
+    """Never from these, allowed or not."""
+
+
 class ClientSettings(_Model):
-    """Bounds on what a client may send, and on how slowly."""
+    """Bounds on what a client may send, on how slowly, and from where."""
 
     head_limit_bytes: values.Positive = 32_768
     """Request line and headers together; more is answered 431."""
@@ -137,6 +157,12 @@ class ClientSettings(_Model):
     """Between two pieces of a request's body; later is answered 408."""
     idle_timeout_seconds: values.Seconds = 75
     """How long a connection may wait for its next request."""
+    connection_limit: values.Positive | None = None
+    """Open connections in all; one more is closed at once. Null means no limit."""
+    address_connection_limit: values.Positive | None = None
+    """Open connections of one client address (IPv6: one /64), trusted proxies apart. Null means no limit."""
+    addresses: Addresses = Addresses()
+    """From where the gateway may be used, where a route does not say otherwise; others are answered 403."""
 
 
 class Health(_Model):
@@ -222,6 +248,15 @@ class Cors(_Model):
     """How long a browser may remember the answer to a preflight."""
 
 
+class RouteTimeouts(_Model):
+    """How long a route's requests may take, in seconds. Null means as its upstream says."""
+
+    response: values.Seconds | None = None
+    """From the end of the request to the head of the response, in seconds."""
+    idle: values.Seconds | None = None
+    """Between two pieces of a response, in seconds."""
+
+
 class Route(_Model):
     """Requests that are answered by one upstream. The longest path that matches wins."""
 
@@ -247,6 +282,10 @@ class Route(_Model):
     """Whether short-lived tokens are accepted beside keys."""
     body_limit_bytes: values.Whole | None = None
     """The body of a request; more is answered 413. Null means the limit of `client`."""
+    timeouts: RouteTimeouts = RouteTimeouts()
+    """Where this route is slower, or must be quicker, than its upstream otherwise."""
+    addresses: Addresses | None = None
+    """From where this route may be used. Null means as `client` says."""
     upgrades: tuple[values.Protocol, ...] = ("websocket",)
     """Protocols, in lower case, that a client and the upstream may switch to."""
     cors: Cors | None = None
@@ -286,7 +325,9 @@ class Settings(_Model):
     )
     """The places of a request where a key may stand."""
     trusted_proxies: tuple[values.Network, ...] = ()
-    """Whose X-Forwarded-* headers are believed: addresses or networks."""
+    """Whose word on their own clients is believed: addresses or networks."""
+    trusted_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+    """In which headers they give it: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239). Not both."""
     identity_headers: IdentityHeaders = IdentityHeaders()
     """The headers that tell the upstream who is calling."""
     client: ClientSettings = ClientSettings()

@@ -37,9 +37,18 @@ class CredentialReader:
         if not presented:
             return None
         secrets = {_secret_of(name, value) for name, value in presented}
-        if len(secrets) != 1:
-            return AMBIGUOUS
-        secret = secrets.pop()
+        return AMBIGUOUS if len(secrets) != 1 else self._read_one(secrets.pop())
+
+    def read_more(self, known: Credential | Refusal | None, secrets: Sequence[bytes]) -> Credential | Refusal | None:
+        """As `read`, of bare secrets from other places than headers, beside what the headers were worth."""
+        for secret in secrets:
+            found = self._read_one(secret)
+            if known is not None and found != known:
+                return AMBIGUOUS
+            known = found
+        return known
+
+    def _read_one(self, secret: bytes) -> Credential | Refusal:
         return Credential(sha256_digest(secret)) if self._format.is_well_formed(secret) else INVALID
 
 

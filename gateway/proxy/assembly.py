@@ -13,13 +13,17 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.proxy.certificates import ServerCertificate
 from gateway.proxy.cors import Cors
+from gateway.proxy.edge import AddressRule
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
+from gateway.proxy.names import Resolve, WatchedName, connected, is_address, system_resolver
+from gateway.proxy.places import Places
 from gateway.proxy.router import Route
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
+from gateway.settings import Addresses, Health, Settings, UpstreamTls
 from gateway.settings import Cors as CorsSettings
-from gateway.settings import Health, Settings, UpstreamTls
+from gateway.settings import Route as RouteSettings
 from gateway.settings import Target as TargetAddress
 from gateway.settings import Upstream as UpstreamSettings
 from gateway.telemetry.metrics import Metrics
@@ -31,10 +35,10 @@ class CertificateUnusable(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """All upstreams by name, and the health checks of those that have one."""
+    """All upstreams by name, and what watches their targets: health checks, and host names."""
 
     by_name: dict[str, Upstream]
-    checks: list[HealthChecks]
+    watches: list[HealthChecks | WatchedName]
 
 
 def identity_names(settings: Settings) -> IdentityNames:
@@ -53,26 +57,42 @@ def identity_names(settings: Settings) -> IdentityNames:
 
 def routes_of(settings: Settings) -> list[Route]:
     """The configured routes."""
-    return [
-        Route(
-            name=route.name,
-            paths=tuple(path.encode() for path in route.paths),
-            upstream=route.upstream,
-            access=Access(
-                route.auth, frozenset(route.require.scopes), frozenset(route.require.features), route.require.tier
-            ),
-            methods=frozenset(method.encode() for method in route.methods),
-            hosts=frozenset(host.encode() for host in route.hosts),
-            strip_prefix=route.strip_prefix,
-            upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
-            cors=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
-            closes_revoked=route.close_revoked_streams,
-            body_limit_bytes=(
-                settings.client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes
-            ),
-        )
-        for route in settings.routes
-    ]
+    return [_route(settings, route) for route in settings.routes]
+
+
+def _route(settings: Settings, route: RouteSettings) -> Route:
+    client, timeouts = settings.client, settings.upstreams[route.upstream].timeouts
+    require = route.require
+    return Route(
+        name=route.name,
+        paths=tuple(path.encode() for path in route.paths),
+        upstream=route.upstream,
+        access=Access(route.auth, frozenset(require.scopes), frozenset(require.features), require.tier),
+        response_seconds=route.timeouts.response or timeouts.response,
+        idle_seconds=route.timeouts.idle or timeouts.idle,
+        methods=frozenset(method.encode() for method in route.methods),
+        hosts=frozenset(host.encode() for host in route.hosts),
+        strip_prefix=route.strip_prefix,
+        upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
+        cors=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
+        addresses=address_rule(client.addresses if route.addresses is None else route.addresses),
+        closes_revoked=route.close_revoked_streams,
+        body_limit_bytes=client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes,
+    )
+
+
+def address_rule(addresses: Addresses) -> AddressRule | None:
+    """From where something may be used; None where that is anywhere."""
+    return AddressRule(addresses.allow, addresses.deny) if addresses.allow or addresses.deny else None
+
+
+def places_of(settings: Settings) -> Places:
+    """The configured places of a credential beside headers."""
+    places = settings.credentials
+    return Places(
+        frozenset(place.query.encode() for place in places if place.query is not None),
+        frozenset(place.websocket_protocol.encode() for place in places if place.websocket_protocol is not None),
+    )
 
 
 def _cors(cors: CorsSettings, request_id: str) -> Cors:
@@ -88,7 +108,11 @@ def request_table(settings: Settings) -> HeaderTable:
     """What each header name of a request means."""
     names = settings.identity_headers.model_dump()
     fields = dict(REQUEST_FIELDS)
-    fields.update((place.header.lower().encode(), Action.CREDENTIAL) for place in settings.credentials)
+    for place in settings.credentials:
+        if place.header is not None:
+            fields[place.header.lower().encode()] = Action.CREDENTIAL
+        elif place.websocket_protocol is not None:
+            fields[b"sec-websocket-protocol"] = Action.PROTOCOLS
     fields[names["request_id"].lower().encode()] = Action.REQUEST_ID
     return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
 
@@ -99,27 +123,32 @@ def response_table(settings: Settings) -> HeaderTable:
     return HeaderTable(RESPONSE_FIELDS, reserved=[name.encode() for name in names])
 
 
-def upstreams_of(settings: Settings, table: HeaderTable, clock: Clock, metrics: Metrics) -> Upstreams:
+def upstreams_of(
+    settings: Settings, table: HeaderTable, clock: Clock, metrics: Metrics, resolve: Resolve = system_resolver
+) -> Upstreams:
     """The configured upstreams. Raises CertificateUnusable."""
     by_name: dict[str, Upstream] = {}
-    checks: list[HealthChecks] = []
+    watches: list[HealthChecks | WatchedName] = []
     for name, configured in settings.upstreams.items():
         tls = _tls_context(name, configured)
-        targets = {_target(address, tls, table): str(address) for address in configured.targets}
+        targets = {}
+        for address in configured.targets:
+            target, name_watch = _target(address, tls, table, resolve)
+            targets[target] = str(address)
+            watches += name_watch
         by_name[name] = upstream = Upstream(
             name,
             list(targets),
             balance=configured.balance,
             attempts=1 if configured.retries is None else configured.retries.attempts,
             connect_seconds=configured.timeouts.connect,
-            response_seconds=configured.timeouts.response,
             idle_seconds=configured.timeouts.idle,
             observe=metrics.upstream_seconds.of(name).observe,
             monotonic=clock.monotonic,
         )
         if configured.health is not None:
-            checks.append(HealthChecks(upstream, _health_check(configured.health), targets, tls))
-    return Upstreams(by_name, checks)
+            watches.append(HealthChecks(upstream, _health_check(configured.health), targets, tls))
+    return Upstreams(by_name, watches)
 
 
 def _health_check(health: Health) -> HealthCheck:
@@ -132,15 +161,31 @@ def _health_check(health: Health) -> HealthCheck:
     )
 
 
-def _target(address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTable) -> Target:
-    """A target at `address`; one of scheme `https` is spoken to by `tls`, under its own name (SNI), and verified."""
+def _target(
+    address: TargetAddress, tls: ssl.SSLContext | None, table: HeaderTable, resolve: Resolve
+) -> tuple[Target, list[WatchedName]]:
+    """A target at `address`, and the watch of its name if it has one.
+
+    One of scheme `https` is spoken to by `tls`, under its own name (SNI), and verified.
+    """
     host, port, is_tls = address.host, address.port, address.scheme == "https"
     bare = f"[{host}]" if ":" in host else host
+    authority = bare if port == (443 if is_tls else 80) else f"{bare}:{port}"
+    context = tls if is_tls else None
 
     async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
-        return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=tls if is_tls else None)
+        return await asyncio.get_running_loop().create_connection(factory, host, port, ssl=context)
 
-    return Target(bare if port == (443 if is_tls else 80) else f"{bare}:{port}", connect, table)
+    async def connect_by_name(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
+        sock = await connected(await name.addresses(), port)
+        loop = asyncio.get_running_loop()
+        return await loop.create_connection(factory, sock=sock, ssl=context, server_hostname=host if is_tls else None)
+
+    if is_address(host):
+        return Target(authority, connect, table), []
+    target = Target(authority, connect_by_name, table)
+    name = WatchedName(host, resolve, target.moved)
+    return target, [name]
 
 
 def server_certificate(settings: Settings) -> ServerCertificate | None:

@@ -12,10 +12,10 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
+from gateway.proxy.edge import Edge, IpAddress
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import BadFraming
-from gateway.proxy.heads import Edge
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
@@ -77,7 +77,7 @@ class Registry(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client connection."""
+    """One client connection. `peer` is the client's address where it is another than the socket's."""
 
     __slots__ = (
         "_deadline",
@@ -96,10 +96,18 @@ class ClientConnection(asyncio.Protocol):
         "_state",
         "_unsent",
         "edge",
+        "peer",
         "transport",
     )
 
-    def __init__(self, services: Services, reader: RequestReader, limits: ConnectionLimits, registry: Registry) -> None:
+    def __init__(
+        self,
+        services: Services,
+        reader: RequestReader,
+        limits: ConnectionLimits,
+        registry: Registry,
+        peer: IpAddress | None,
+    ) -> None:
         self._services = services
         self._reader = reader
         self._limits = limits
@@ -115,6 +123,7 @@ class ClientConnection(asyncio.Protocol):
         self._drained = 0
         self._unsent = inf  # bytes of the last reply that the client had not taken at the last sweep
         self._deadline = 0.0
+        self.peer = peer
         self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
         self.edge: Edge
 

@@ -73,6 +73,15 @@ class OriginNotAllowed(GatewayError):
     public = "Pages of this origin may not use this route."
 
 
+class AddressRefused(GatewayError):
+    """The client's address is none of those from where the route may be used."""
+
+    code = "address_not_allowed"
+    status = 403
+    fault = Fault.CLIENT
+    public = "This route may not be used from your address."
+
+
 class PayloadTooLarge(GatewayError):
     """The body is over the route's limit."""
 

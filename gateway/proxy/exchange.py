@@ -24,6 +24,7 @@ from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError, Outage
 from gateway.proxy.cors import VARY, Cors, is_preflight
 from gateway.proxy.errors import (
+    AddressRefused,
     BadRequest,
     NotFound,
     PayloadTooLarge,
@@ -126,10 +127,14 @@ class Exchange:
                 access = match.route.access
                 if match.route.cors is not None and self._is_settled_by(match.route.cors):
                     return
-            decision = services.admission.admit(fields.credential, access)
+                addresses = match.route.addresses
+                if addresses is not None and not self._client.edge.is_admitted(addresses, fields.forwarded):
+                    raise AddressRefused("the client's address")
+            credential = request.credential
+            decision = services.admission.admit(credential, access)
             if decision is None:
-                assert isinstance(fields.credential, Credential), "only a credential is worth a lookup"
-                self._task = asyncio.create_task(self._resolve(fields.credential, access))
+                assert isinstance(credential, Credential), "only a credential is worth a lookup"
+                self._task = asyncio.create_task(self._resolve(credential, access))
             else:
                 self._decided(decision)
         except GatewayError as error:
@@ -251,7 +256,7 @@ class Exchange:
         self._sent_at = now = self._services.monotonic()
         connection.start(self, head)
         if request.body.is_complete:
-            self.deadline = now + self._upstream.response_seconds
+            self.deadline = now + self._match.route.response_seconds
         else:
             self.deadline = now + self._services.body_seconds
             if request.fields.expects_continue:
@@ -283,9 +288,8 @@ class Exchange:
         if request.body.is_complete:
             if is_chunked:
                 connection.transport.write(LAST_CHUNK)
-            assert self._upstream is not None
             if self._stage is Stage.WAITING:
-                self.deadline = now + self._upstream.response_seconds
+                self.deadline = now + self._match.route.response_seconds
         elif self._stage is Stage.WAITING:
             seconds = self._services.body_seconds
             self.deadline = min(now + seconds, self._sent_at + seconds + self._body_bytes / SLOWEST_BODY)
@@ -295,12 +299,12 @@ class Exchange:
         """As ReplyReceiver: the client waits while the upstream does not take more."""
         self._is_upstream_blocked = not is_writable
         self._client.pause_body(not is_writable)
-        upstream = self._upstream
-        assert upstream is not None
+        match = self._match
+        assert match is not None
         if not is_writable or self._stage is Stage.RELAYING:
-            seconds = upstream.idle_seconds
+            seconds = match.route.idle_seconds
         else:
-            seconds = upstream.response_seconds if self._request.body.is_complete else self._services.body_seconds
+            seconds = match.route.response_seconds if self._request.body.is_complete else self._services.body_seconds
         self.deadline = self._services.monotonic() + seconds
 
     # -- relaying the reply
@@ -312,8 +316,8 @@ class Exchange:
 
     def on_switch(self, response: ResponseFields, rest: bytes) -> bool:
         """As ReplyReceiver: from here on the two connections are a tunnel."""
-        upstream, connection = self._upstream, self._connection
-        assert upstream is not None
+        match, connection = self._match, self._connection
+        assert match is not None
         assert connection is not None
         if self._handshake is None or not self._handshake.is_answered_by(response):
             return False
@@ -321,12 +325,12 @@ class Exchange:
         self._stage = Stage.TUNNEL
         self.deadline = inf
         self._connection = None
-        self._client.write(switch_head(response, self._request_id_line))
+        self._client.write(switch_head(response, self._request_id_line, self._request.fields.key_protocol))
         self._tunnel = Tunnel(
             self._client.transport,
             connection.transport,
             is_websocket=self._handshake.is_websocket,
-            idle_seconds=upstream.idle_seconds,
+            idle_seconds=match.route.idle_seconds,
             monotonic=self._services.monotonic,
             on_closed=lambda: self._tunnel_closed(connection),
         )
@@ -375,13 +379,14 @@ class Exchange:
 
     def _begin_reply(self, response: ResponseFields) -> float:
         """Note that the reply has begun; answers when."""
-        upstream = self._upstream
+        upstream, match = self._upstream, self._match
         assert upstream is not None
+        assert match is not None
         self._stage = Stage.RELAYING
         self._status = response.status
         now = self._services.monotonic()
         upstream.observe(now - self._sent_at)
-        self.deadline = now + upstream.idle_seconds
+        self.deadline = now + match.route.idle_seconds
         if upstream.is_troubled:
             assert self._target is not None
             upstream.answered(self._target)
@@ -400,8 +405,8 @@ class Exchange:
         if is_complete:
             self._complete(self._services.monotonic())
         else:
-            assert self._upstream is not None
-            self.deadline = self._services.monotonic() + self._upstream.idle_seconds
+            assert self._match is not None
+            self.deadline = self._services.monotonic() + self._match.route.idle_seconds
             self._client_left_at = inf  # bytes went out: were nobody there, the socket would soon say so
 
     def _complete(self, now: float) -> None:
@@ -465,8 +470,8 @@ class Exchange:
             connection.transport.pause_reading()
         else:
             connection.transport.resume_reading()
-        assert self._upstream is not None
-        self.deadline = self._services.monotonic() + self._upstream.idle_seconds
+        assert self._match is not None
+        self.deadline = self._services.monotonic() + self._match.route.idle_seconds
 
     # -- ending otherwise
 
@@ -520,7 +525,7 @@ class Exchange:
         """Ask again whether this caller is admitted; a stream outlives the decision that let it begin."""
         assert self._match is not None
         self._reconsider_at = now + RECONSIDER_SECONDS
-        route, credential = self._match.route, self._request.fields.credential
+        route, credential = self._match.route, self._request.credential
         if not route.closes_revoked or not isinstance(credential, Credential) or route.access.mode == "none":
             return
         decision = self._services.admission.admit(credential, route.access, is_stream=True)

@@ -1,8 +1,8 @@
 """What each header name means to a proxy: tables, and the one function that reads them.
 
 A name is classified once per spelling and remembered, so the cost of strictness is paid on first sight. Names that
-*fold* to one that matters (case, and `-`, `_`, `.` taken out) are treated as attempts to smuggle it past us: upstreams
-behind WSGI, CGI or PHP cannot tell `X_User_Id` from `X-User-Id`.
+*fold* to one that matters (case, and all signs taken out) are treated as attempts to smuggle it past us: upstreams
+behind WSGI, CGI or PHP cannot tell `X_User_Id` from `X-User-Id`, and some that speak CGI take every sign for `_`.
 """
 
 import re
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+SIGNS: Final = b"!#$%&'*+-.^_`|~"  # of a token: what is neither a letter nor a digit
 REMEMBERED_SPELLINGS: Final = 4096
 LONGEST_REMEMBERED_NAME: Final = 64
 
@@ -34,6 +35,7 @@ class Action(IntEnum):
     EXPECT = 11
     UPGRADE = 12
     NOTED = 13  # kept, and looked at too
+    PROTOCOLS = 14  # Sec-WebSocket-Protocol, where a key may stand in it
 
 
 # RFC 9110 7.6.1, and the names that only ever meant something on one hop.
@@ -79,7 +81,7 @@ RESPONSE_FIELDS: Final = {
 
 def fold(name: bytes) -> bytes:
     """A name as the most forgiving reader sees it."""
-    return name.lower().translate(None, b"-_.")
+    return name.lower().translate(None, SIGNS)
 
 
 class HeaderTable:

@@ -1,51 +1,16 @@
 """The two heads that the gateway writes: every request upstream and every relayed reply starts here."""
 
-from ipaddress import ip_address
+import re
 from typing import Final
 
 from gateway.auth.admission import Admitted
 from gateway.proxy.cors import without_cors
+from gateway.proxy.edge import Edge
 from gateway.proxy.request_head import Fields, RequestHead
 from gateway.proxy.response_head import ResponseFields
 
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
-
-
-class Edge:
-    """Who is at the other end of a client's connection, as the upstream is told.
-
-    `address` is the socket's peer, without port; `scheme` is `http` or `https`; `is_trusted` is true for one of the
-    configured proxies, and only then is believed what it says of its own client (R297).
-    """
-
-    __slots__ = ("_address", "_last", "_lines", "_scheme", "is_trusted")
-
-    def __init__(self, address: str, scheme: str, *, is_trusted: bool) -> None:
-        self._address = address.encode("ascii", "replace")
-        self._scheme = scheme.encode()
-        self.is_trusted = is_trusted
-        self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (self._address, self._scheme)
-        self._last = (b"", self._lines)  # (host, lines): a client rarely changes the host it talks to
-
-    def forwarded_lines(self, fields: Fields, host: bytes) -> bytes:
-        """`X-Forwarded-For`, `-Proto` and `-Host`, each with its CRLF. Hot."""
-        if self.is_trusted and fields.forwarded:
-            return self._appended(fields, host)
-        if host != self._last[0]:
-            self._last = (host, b"%bX-Forwarded-Host: %b\r\n" % (self._lines, host) if host else self._lines)
-        return self._last[1]
-
-    def _appended(self, fields: Fields, host: bytes) -> bytes:
-        said: dict[bytes, bytes] = {}
-        for name, value in fields.forwarded:
-            said[name] = said[name] + b", " + value if name in said else value
-        chain = said.get(b"x-forwarded-for", b"")
-        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
-            chain + b", " + self._address if chain else self._address,
-            said.get(b"x-forwarded-proto", self._scheme),
-        )
-        host = said.get(b"x-forwarded-host", host)
-        return lines + (b"X-Forwarded-Host: %b\r\n" % host if host else b"")
+_CHOSEN_PROTOCOL: Final = re.compile(rb"\r\nsec-websocket-protocol:", re.IGNORECASE)
 
 
 def request_head(
@@ -72,7 +37,7 @@ def request_head(
             host_line,
             fields.kept,
             b"" if principal is None else principal.identity,
-            edge.forwarded_lines(fields, request.host),
+            edge.forwarded_lines(fields.forwarded, request.host),
             request_id_line,
             b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",
             b"\r\n" if request.body.is_complete and fields.content_length is None else _framing(fields),
@@ -100,20 +65,19 @@ def reply_head(
     return b"".join((start, fields.length_line, CHUNKED if is_chunked else b"", request_id_line, end))
 
 
-def switch_head(fields: ResponseFields, request_id_line: bytes) -> bytes:
-    """The head of a relayed 101."""
-    return b"%b%bConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (fields.start, request_id_line, fields.upgrade)
+def switch_head(fields: ResponseFields, request_id_line: bytes, key_protocol: bytes) -> bytes:
+    """The head of a relayed 101.
+
+    A client that has put its key behind `key_protocol` gets that as the chosen one, where the upstream chose none: a
+    browser takes no other answer to an offer.
+    """
+    chosen = b""
+    if key_protocol and _CHOSEN_PROTOCOL.search(fields.start) is None:
+        chosen = b"Sec-WebSocket-Protocol: %b\r\n" % key_protocol
+    end = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % fields.upgrade
+    return b"".join((fields.start, chosen, request_id_line, end))
 
 
 def last_chunk(trailers: list[bytes]) -> bytes:
     """The end of a chunked body, with its trailer section."""
     return b"\r\n".join((b"0", *trailers, b"", b""))
-
-
-def bare_address(peername: object) -> str:
-    """The address of a socket's peer; `unknown` for one without (a Unix socket). An IPv4-mapped one reads as IPv4."""
-    if not isinstance(peername, tuple):
-        return "unknown"
-    address = ip_address(str(peername[0]).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)

@@ -16,6 +16,7 @@ from gateway.auth.refusal import Refusal
 from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
 from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
+from gateway.proxy.places import Places
 
 ALLOWED_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
@@ -59,6 +60,7 @@ class Fields:
     request_id: bytes | None = None
     expects_continue: bool = False
     upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
+    key_protocol: bytes = b""  # the subprotocol behind which a WebSocket client has put its key
     reserved_removed: int = 0
     notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
 
@@ -80,6 +82,7 @@ class Fields:
             self.request_id,
             self.expects_continue,
             self.upgrade,
+            self.key_protocol,
             self.reserved_removed,
             self.notes,
         )
@@ -105,11 +108,13 @@ UNMATCHED: Final = object()
 class RequestHead:
     """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for.
 
+    `credential` is the one of all configured places, the query included; none is left in `target`.
+
     `route` is a place for whoever matches it to a route to leave the answer: a connection's next request is this very
     object where it is the same to the letter and has no body.
     """
 
-    __slots__ = ("body", "fields", "host", "is_http_11", "keeps_alive", "method", "route", "target")
+    __slots__ = ("body", "credential", "fields", "host", "is_http_11", "keeps_alive", "method", "route", "target")
 
     def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields) -> None:
         self.method = method
@@ -117,6 +122,7 @@ class RequestHead:
         self.is_http_11 = is_http_11
         self.fields = fields
         self.host = fields.host
+        self.credential = fields.credential
         self.keeps_alive = fields.keeps_alive
         self.route: Any = UNMATCHED  # the type is the router's, which is not known here
         self.body: Body = NO_BODY
@@ -142,14 +148,22 @@ class RequestReader:
         "_last_request",
         "_line_limit",
         "_parser",
+        "_places",
         "_table",
     )
 
     def __init__(
-        self, table: HeaderTable, credentials: CredentialReader, *, line_limit_bytes: int, header_count_limit: int
+        self,
+        table: HeaderTable,
+        credentials: CredentialReader,
+        places: Places,
+        *,
+        line_limit_bytes: int,
+        header_count_limit: int,
     ) -> None:
         self._table = table
         self._credentials = credentials
+        self._places = places
         self._line_limit = line_limit_bytes
         self._header_count_limit = header_count_limit
         self._parser = _new_parser()
@@ -191,6 +205,9 @@ class RequestReader:
             _reduce_target(request)
         if b"#" in target:
             raise BadRequest("a fragment in the request target")
+        if self._places.queries and b"?" in target:
+            request.target, secrets = self._places.take_from_query(request.target)
+            request.credential = self._credentials.read_more(fields.credential, secrets)
         return request
 
     def _read_changed(self, section: bytes, last: Remembered) -> Remembered | None:
@@ -263,6 +280,12 @@ class RequestReader:
         fields = Fields(keeps_alive=is_http_11)
         fields.host = _the_host(special.pop(HOST_FIELD, ()), is_http_11)
         fields.credential = self._credentials.read(special.pop(CREDENTIAL, ()))
+        if Action.PROTOCOLS in special:
+            values = [value for _, value in special.pop(Action.PROTOCOLS)]
+            offers, secrets, fields.key_protocol = self._places.take_from_protocols(values)
+            fields.credential = self._credentials.read_more(fields.credential, secrets)
+            if offers:
+                kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
         connections = special.pop(CONNECTION, None)
         if connections is not None:
             options = nominated(value for _, value in connections)

@@ -8,6 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.auth.verdict import Access
 from gateway.proxy.cors import Cors
+from gateway.proxy.edge import AddressRule
 from gateway.proxy.errors import BadRequest
 
 _ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
@@ -17,18 +18,21 @@ _DOTS: Final = frozenset({b".", b".."})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """A rule of the configuration, ready to be applied. `methods` and `hosts` empty mean any."""
+    """A rule of the configuration, ready to be applied. `methods` and `hosts` empty mean any. Times are seconds."""
 
     name: str
     paths: tuple[bytes, ...]
     upstream: str
     access: Access
+    response_seconds: float  # from the end of the request to the head of the reply
+    idle_seconds: float  # between two pieces of the reply
     methods: frozenset[bytes] = frozenset()
     hosts: frozenset[bytes] = frozenset()
     strip_prefix: bool = False
     body_limit_bytes: int | None = None
     upgrades: frozenset[bytes] = frozenset()  # protocols that may be switched to, in lower case
     cors: Cors | None = None
+    addresses: AddressRule | None = None
     closes_revoked: bool = True  # whether open streams and sockets end with their key
 
 

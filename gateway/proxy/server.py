@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 import structlog
@@ -12,8 +11,10 @@ from aiohttp import web
 
 from gateway.auth.credentials import CredentialReader
 from gateway.proxy.client import ClientConnection, ConnectionLimits
+from gateway.proxy.crowd import Crowd
+from gateway.proxy.edge import Edge, IpAddress, TrustedProxies, address_of
 from gateway.proxy.headers import HeaderTable
-from gateway.proxy.heads import Edge, bare_address
+from gateway.proxy.places import Places
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.services import Services
 
@@ -33,32 +34,37 @@ class ProxyServer(web.Server):
         services: Services,
         table: HeaderTable,
         credentials: CredentialReader,
+        places: Places,
         limits: ConnectionLimits,
         *,
         header_count_limit: int,
-        trusted_proxies: Sequence[IPv4Network | IPv6Network],
+        proxies: TrustedProxies,
+        crowd: Crowd,
     ) -> None:
         super().__init__(_never)
         self._services = services
         self._table = table
         self._credentials = credentials
+        self._places = places
         self._limits = limits
         self._header_count_limit = header_count_limit
-        self._trusted = tuple(trusted_proxies)
+        self._proxies = proxies
+        self._crowd = crowd
         self._clients: set[ClientConnection] = set()
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_draining = False
 
-    def __call__(self) -> ClientConnection:  # type: ignore[override]  # aiohttp's own protocol is what we replace
-        """A protocol for a new connection."""
+    def __call__(self, peer: IpAddress | None = None) -> ClientConnection:  # type: ignore[override]  # aiohttp's is replaced
+        """A protocol for a new connection; `peer` is the client's address where it is another than the socket's."""
         reader = RequestReader(
             self._table,
             self._credentials,
+            self._places,
             line_limit_bytes=self._limits.line_limit_bytes,
             header_count_limit=self._header_count_limit,
         )
-        return ClientConnection(self._services, reader, self._limits, self)
+        return ClientConnection(self._services, reader, self._limits, self, peer)
 
     def start(self) -> None:
         """Begin to sweep deadlines."""
@@ -66,23 +72,21 @@ class ProxyServer(web.Server):
 
     def opened(self, connection: ClientConnection) -> Edge:
         """As Registry."""
-        self._clients.add(connection)
         transport = connection.transport
-        address = bare_address(transport.get_extra_info("peername"))
         scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
-        return Edge(address, scheme, is_trusted=self._is_trusted(address))
+        edge = Edge(connection.peer or address_of(transport.get_extra_info("peername")), scheme, self._proxies)
+        self._clients.add(connection)
+        if not self._crowd.enter(edge):
+            transport.abort()
+        return edge
 
     def closed(self, connection: ClientConnection) -> None:
         """As Registry."""
-        self._clients.discard(connection)
+        if connection in self._clients:
+            self._clients.remove(connection)
+            self._crowd.leave(connection.edge)
         if not self._clients:
             self._all_gone.set()
-
-    def _is_trusted(self, address: str) -> bool:
-        if not self._trusted or address == "unknown":
-            return False
-        ip = ip_address(address)
-        return any(ip in network for network in self._trusted)
 
     def count(self, *, is_busy: bool) -> int:
         """How many client connections are in an exchange, or between two."""

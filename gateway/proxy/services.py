@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.auth.admission import Admission
-from gateway.proxy.heads import Edge
+from gateway.proxy.edge import Edge
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Router
 from gateway.proxy.tally import Tally

@@ -56,7 +56,7 @@ class Target:
         """Keep a connection whose exchange is complete for the next one. Hot."""
         if connection.transport.is_closing():
             return
-        if len(self._idle) >= MOST_IDLE:
+        if len(self._idle) >= MOST_IDLE or connection.is_outdated:
             connection.transport.close()
             return
         connection.idle_since = now
@@ -72,6 +72,13 @@ class Target:
         """Close connections that have been idle since before `since`."""
         for connection in [c for c in self._idle if c.idle_since < since]:
             connection.transport.close()
+
+    def moved(self, addresses: frozenset[str]) -> None:
+        """The target's name stands for other addresses now: connections to those that are gone end when they may."""
+        for connection in tuple(self.open):
+            connection.is_outdated = str(connection.transport.get_extra_info("peername")[0]) not in addresses
+            if connection.is_outdated and connection in self._idle:
+                connection.transport.close()
 
     @property
     def idle_count(self) -> int:

@@ -19,7 +19,10 @@ RETRY_BURST: Final = 10.0
 
 
 class Upstream:
-    """A named service. Times are seconds; `observe` takes each response time; `attempts` counts the first try."""
+    """A named service. Times are seconds; `observe` takes each response time; `attempts` counts the first try.
+
+    `idle_seconds` is how long a connection is kept between two requests.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,6 @@ class Upstream:
         balance: Balance,
         attempts: int,
         connect_seconds: float,
-        response_seconds: float,
         idle_seconds: float,
         observe: Callable[[float], None],
         monotonic: Callable[[], float],
@@ -37,7 +39,6 @@ class Upstream:
         self.name = name
         self.targets = targets
         self.connect_seconds = connect_seconds
-        self.response_seconds = response_seconds
         self.idle_seconds = idle_seconds
         self.observe = observe
         self.is_troubled = False  # some target is not fit, or this upstream was failing: the slower way is taken

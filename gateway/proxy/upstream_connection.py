@@ -71,6 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_reader",
         "_receiver",
         "idle_since",
+        "is_outdated",
         "is_reused",
         "target",
         "transport",
@@ -80,6 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.target = target
         self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
         self.is_reused = False
+        self.is_outdated = False  # its target is at another address by now
         self.idle_since = 0.0
         self._reader = ResponseReader(table)
         self._receiver: ReplyReceiver | None = None

@@ -55,6 +55,9 @@ class Metrics:
         self.streams_closed = Counter(
             "ostiary_streams_closed", "Streams and sockets ended with their key", ["reason"], registry=r
         )
+        self.connections_refused = Counter(
+            "ostiary_connections_refused", "Client connections closed as they came", ["reason"], registry=r
+        )
         self.key_operations = Counter(
             "ostiary_key_operations", "Management calls on keys", ["operation", "result"], registry=r
         )

@@ -3,6 +3,7 @@
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.secrets import SecretFormat
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
+from gateway.proxy.places import Places
 from gateway.proxy.request_head import RequestHead, RequestReader
 from gateway.proxy.response_head import ResponseFields, ResponseReader
 
@@ -39,7 +40,11 @@ def response_table() -> HeaderTable:
 def request_reader() -> RequestReader:
     """A reader with small limits: `LINE_LIMIT` bytes a line, `COUNT_LIMIT` header lines."""
     return RequestReader(
-        request_table(), CredentialReader(SECRETS), line_limit_bytes=LINE_LIMIT, header_count_limit=COUNT_LIMIT
+        request_table(),
+        CredentialReader(SECRETS),
+        Places(),
+        line_limit_bytes=LINE_LIMIT,
+        header_count_limit=COUNT_LIMIT,
     )
 
 

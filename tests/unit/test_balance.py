@@ -46,7 +46,6 @@ def upstream(group: list[BusyTarget], clock: Clock, *, attempts: int = 1) -> Ups
         balance="round_robin",
         attempts=attempts,
         connect_seconds=1,
-        response_seconds=1,
         idle_seconds=1,
         observe=lambda seconds: None,
         monotonic=clock.monotonic,

@@ -23,7 +23,17 @@ def route(
     methods: frozenset[bytes] = frozenset(),
     hosts: frozenset[bytes] = frozenset(),
 ) -> Route:
-    return Route(name, paths, "up", access, methods, hosts, strip_prefix)
+    return Route(
+        name,
+        paths,
+        "up",
+        access,
+        response_seconds=1,
+        idle_seconds=1,
+        methods=methods,
+        hosts=hosts,
+        strip_prefix=strip_prefix,
+    )
 
 
 ROUTER = Router(
@@ -91,6 +101,7 @@ def test_targets_find_their_route(target: bytes, name: str | None, forwarded: by
     assert (None if match is None else match.target) == forwarded
 
 
+@pytest.mark.threat("path of two readings")
 @pytest.mark.parametrize(
     "target",
     [
@@ -202,6 +213,7 @@ def test_cleaning_is_idempotent_and_leaves_no_dots_and_no_gaps(path: bytes) -> N
         assert not {b".", b".."} & set(re.split(rb"[/\\]", decoded))
 
 
+@pytest.mark.threat("path of two readings")
 @given(paths, st.sampled_from([b"", b"?", b"?a=/../b", b"?;//"]))
 def test_however_often_an_upstream_decodes_it_stays_in_its_route(path: bytes, query: bytes) -> None:
     """A key for one path is no key for another, also at an upstream that decodes twice. R341."""

@@ -23,7 +23,7 @@ def shown_default(default: Any) -> str:
     if default is None:
         return "none"
     if isinstance(default, tuple):
-        shown = (one if isinstance(one, str) else f"{{header: {one.header}}}" for one in default)
+        shown = (one if isinstance(one, str) else f"{{header: {one.name}}}" for one in default)
         return f"`[{', '.join(shown)}]`"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
