@@ -16,6 +16,7 @@ from tests.fixtures.stores import Databases
 SMALL_BODY = 10
 TIMEOUT_SECONDS = 2
 RESPONSE_SECONDS = 4
+QUICK_SECONDS = 0.5
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -51,6 +52,13 @@ async def shared_edge(tmp_path_factory: pytest.TempPathFactory, databases: Datab
                     "body_limit_bytes": SMALL_BODY,
                 },
                 {"name": "reading", "paths": ["/reading"], "upstream": "raw", "auth": "none", "methods": ["GET"]},
+                {
+                    "name": "quick",
+                    "paths": ["/quick"],
+                    "upstream": "raw",
+                    "auth": "none",
+                    "timeouts": {"response": QUICK_SECONDS},
+                },
                 {"name": "dead", "paths": ["/dead"], "upstream": "dead", "auth": "none"},
             ],
         }
