@@ -25,6 +25,7 @@ WAITING_LIMIT: Final = 65_536  # bytes held for later
 WRITE_BUFFER_BYTES: Final = 262_144
 DRAIN_LIMIT: Final = 262_144  # bytes read and thrown away after a refusal, so that the reply is not lost to a reset
 DRAIN_SECONDS: Final = 2.0
+LAST_REQUEST_SECONDS: Final = 2.0  # for an idle client to send one more request to a gateway that stops
 RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: closing throws away what is unsent, and resets
 
 
@@ -83,10 +84,10 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_drained",
         "_exchange",
+        "_head_timer",
         "_held",
         "_is_body_paused",
         "_is_half_closed",
-        "_is_in_head",
         "_is_reading",
         "_is_writing_paused",
         "_limits",
@@ -96,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         "_state",
         "_unsent",
         "edge",
+        "has_served",
         "peer",
         "transport",
     )
@@ -119,10 +121,11 @@ class ClientConnection(asyncio.Protocol):
         self._is_body_paused = False
         self._is_half_closed = False
         self._is_writing_paused = False
-        self._is_in_head = False  # the first byte of a head has come, and its deadline runs
+        self._head_timer: asyncio.TimerHandle | None = None  # runs once the first byte of a head has come
         self._drained = 0
         self._unsent = inf  # bytes of the last reply that the client had not taken at the last sweep
         self._deadline = 0.0
+        self.has_served = False  # a request on this connection has been answered
         self.peer = peer
         self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
         self.edge: Edge
@@ -159,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio.Protocol."""
         self._state = State.CLOSED
+        self._stop_head_timer()
         self._registry.closed(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -215,7 +219,8 @@ class ClientConnection(asyncio.Protocol):
         if self._registry.is_draining:
             request.keeps_alive = False
         self._state = State.EXCHANGE
-        self._is_in_head = False
+        if self._head_timer is not None:
+            self._stop_head_timer()
         self._exchange = exchange = Exchange(self, request, self._services)
         if self._is_half_closed:
             exchange.client_half_closed()
@@ -228,13 +233,23 @@ class ClientConnection(asyncio.Protocol):
             is_line = b"\r\n" not in data[: limits.line_limit_bytes]
             self._refuse(UriTooLong("an endless request line") if is_line else HeadersTooLarge("the head's size"))
             return b""
-        if not self._is_in_head:
-            self._is_in_head = True
-            self._deadline = self._services.monotonic() + limits.head_timeout_seconds
+        if self._head_timer is None:
+            # A timer of its own, where all else is swept: a head in pieces is rare, and a trickle of them an attack.
+            loop = asyncio.get_running_loop()
+            self._head_timer = loop.call_later(limits.head_timeout_seconds, self._head_is_late)
         self._held = data
         if data and not _may_begin_a_request(data):
             self._refuse(BadRequest("not the beginning of a request"))
         return b""
+
+    def _head_is_late(self) -> None:
+        if self._state is State.HEAD:
+            self._refuse(RequestTimeout("the head did not arrive in time"))
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _read_body(self, exchange: Exchange, data: bytes) -> bytes:
         try:
@@ -248,6 +263,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer bytes that never became an exchange, and end the connection."""
+        self._stop_head_timer()
         allowed = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
         services = self._services
         status, reply = services.replies.error(error, services.new_request_id(), closes=True, allowed=allowed)
@@ -279,6 +295,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state is not State.EXCHANGE:
             return
         self._exchange = None
+        self.has_served = True
         self._is_body_paused = False
         if not keeps_alive or (self._is_half_closed and not self._held):
             self._begin_draining()
@@ -337,9 +354,12 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     def end_soon(self) -> None:
-        """Close now if between requests, else after the reply that is under way (shutdown)."""
+        """Close after the reply that is under way, or the next one (shutdown).
+
+        A connection between requests is not closed at once: its client may have sent the next one already.
+        """
         if self._state is State.HEAD:
-            self.transport.close()
+            self._deadline = min(self._deadline, self._services.monotonic() + LAST_REQUEST_SECONDS)
         elif self._exchange is not None:
             self._exchange.end_soon()
 
@@ -349,10 +369,8 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.sweep(now)
         elif self._state is State.DRAINING:
             self._sweep_draining(now)
-        elif now >= self._deadline:
-            if self._state is State.HEAD and self._is_in_head:
-                self._refuse(RequestTimeout("the head did not arrive in time"))
-            elif self.transport.is_closing():
+        elif now >= self._deadline and self._head_timer is None:
+            if self.transport.is_closing():
                 self.transport.abort()  # it waits for a client that does not read
             else:
                 self.transport.close()

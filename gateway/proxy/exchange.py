@@ -193,7 +193,10 @@ class Exchange:
             self._user = "" if decision.principal is None else decision.principal.user_id
             target = upstream.pick(self._user)
         self._target = target
-        connection = target.take()
+        # The first request of a client that must not be sent twice gets a connection of its own: a kept one may be
+        # closing already, and nobody could tell that client whether it was served.
+        is_reuse_safe = self._client.has_served or self._is_repeatable
+        connection = target.take() if is_reuse_safe else None
         if connection is None:
             self._stage = Stage.CONNECTING
             self._task = asyncio.create_task(self._connect(target))

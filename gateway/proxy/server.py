@@ -114,7 +114,7 @@ class ProxyServer(web.Server):
     # -- shutdown, called by aiohttp's runner once the sites accept no more
 
     def pre_shutdown(self) -> None:
-        """Connections between requests close; the others close after their reply (R346)."""
+        """Connections close after the reply under way; those between requests may ask for one more (R346)."""
         self.is_draining = True
         for connection in tuple(self._clients):
             self._guarded(connection, connection.end_soon)

@@ -19,6 +19,7 @@ class Client(Protocol):
 
     edge: Edge
     transport: Any
+    has_served: bool  # an earlier request of this connection has been answered
 
     def switch(self) -> tuple[bytes, bool]:
         """Give the transport away to a tunnel; returns what came behind the handshake, and whether no more will."""
