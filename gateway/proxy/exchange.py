@@ -42,6 +42,7 @@ from gateway.proxy.request_head import UNMATCHED, RequestHead
 from gateway.proxy.response_head import ResponseFields
 from gateway.proxy.router import Match
 from gateway.proxy.services import Client, Services
+from gateway.proxy.stream_permit import StreamPermit
 from gateway.proxy.tally import Outcome
 from gateway.proxy.target import Target
 from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION, Handshake, Tunnel, handshake
@@ -56,7 +57,6 @@ ANY_KEY: Final = Access("required")
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
 SLOWEST_BODY: Final = 256  # bytes per second, on the whole, of a body whose reply has not begun: a trickle is an attack
 CLIENT_CLOSED_REQUEST: Final = 499
-RECONSIDER_SECONDS: Final = 0.4  # below the sweep's period: each sweep asks about each stream
 
 
 class Stage(Enum):
@@ -86,8 +86,7 @@ class Exchange:
     _body: Body | None = None  # of the reply, where it did not come whole
     _handshake: Handshake | None = None
     _tunnel: Tunnel | None = None
-    _reconsider_at = 0.0
-    _is_revoked = False
+    _permit: StreamPermit | None = None
     _has_repeated = False  # on a kept connection that died at once: free, and no fault of the target
     _user = ""  # whom consistent hashing goes by
     _tried: tuple[Target, ...] = ()
@@ -501,8 +500,8 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
-        if now >= self._reconsider_at and self._stage in (Stage.RELAYING, Stage.TUNNEL):
-            self._reconsider(now)
+        if self._stage in (Stage.RELAYING, Stage.TUNNEL):
+            self._check_permit(now)
         if self._tunnel is not None:
             self._tunnel.sweep(now)
             return
@@ -522,33 +521,20 @@ class Exchange:
             self._upstream.failed(self._target, error)
             self.fail(error)
 
-    # -- streams and sockets of a key that is no longer admitted (R197)
+    def _check_permit(self, now: float) -> None:
+        if self._permit is None:
+            match, credential = self._match, self._request.credential
+            assert match is not None
+            route = match.route
+            if not route.closes_revoked or not isinstance(credential, Credential) or route.access.mode == "none":
+                return
+            self._permit = StreamPermit(self._services.admission, credential, route.access, self._revoked)
+        self._permit.check(now)
 
-    def _reconsider(self, now: float) -> None:
-        """Ask again whether this caller is admitted; a stream outlives the decision that let it begin."""
-        assert self._match is not None
-        self._reconsider_at = now + RECONSIDER_SECONDS
-        route, credential = self._match.route, self._request.credential
-        if not route.closes_revoked or not isinstance(credential, Credential) or route.access.mode == "none":
+    def _revoked(self, refusal: Refusal) -> None:
+        """The caller's key is no longer admitted: a socket is told so, a reply is cut (R197)."""
+        if self._stage is Stage.DONE:
             return
-        decision = self._services.admission.admit(credential, route.access, is_stream=True)
-        if isinstance(decision, Refusal):
-            self._revoke(decision)
-        elif decision is None and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._reconsider_later(credential, route.access))
-
-    async def _reconsider_later(self, credential: Credential, access: Access) -> None:
-        try:
-            decision = await self._services.admission.resolve(credential, access, is_stream=True)
-        except Outage:
-            return  # nobody can tell now: the next sweep asks again
-        if isinstance(decision, Refusal):
-            self._revoke(decision)
-
-    def _revoke(self, refusal: Refusal) -> None:
-        if self._stage is Stage.DONE or self._is_revoked:
-            return
-        self._is_revoked = True
         self._services.tally.stream_closed(refusal.reason)
         if self._tunnel is not None:
             self._tunnel.end(POLICY_VIOLATION)
