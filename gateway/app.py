@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 from aiohttp import web
+from pydantic import SecretStr
 
 from gateway import __version__
 from gateway.auth.admission import Admission
@@ -57,6 +58,7 @@ from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.lookup import KeyLookup
 from gateway.stores.postgres.migrate import check_schema
 from gateway.stores.postgres.plans import PlanRow, declare
+from gateway.stores.postgres.replicas import Replicas
 from gateway.stores.postgres.revisions import RevisionLog
 from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
@@ -135,7 +137,12 @@ class Gateway:
         await self._prepare(postgres)
         shared = await self._open_shared()
         truth = Truth(RevisionLog(feed_postgres), Changes(postgres), KeyLookup(postgres))
-        view = View(clock, bound_seconds=cache.bound_seconds, retention_seconds=2 * cache.ttl_seconds)
+        view = View(
+            clock,
+            bound_seconds=cache.bound_seconds,
+            retention_seconds=2 * cache.ttl_seconds,
+            is_push_enough=cache.without_postgres == "serve",
+        )
         feed = Feed(
             view,
             truth.revisions,
@@ -161,6 +168,8 @@ class Gateway:
             local_entries=cache.local_entries,
             ttl_seconds=cache.ttl_seconds,
             negative_ttl_seconds=cache.negative_ttl_seconds,
+            replicas=await self._open_replicas(),
+            isolated_seconds=cache.serve_isolated_seconds,
         )
         self._stack.push_async_callback(admission.close)
         view.listen(on_invalidated=_evicting(admission), on_reset=admission.forget_all)
@@ -191,12 +200,22 @@ class Gateway:
 
     # -- the stores
 
-    async def _open_postgres(self, pool_size: int) -> Postgres:
-        dsn = self._settings.postgres.dsn.get_secret_value()
-        postgres = Postgres(dsn, pool_size=pool_size, metrics=self.metrics)
+    async def _open_postgres(
+        self, pool_size: int, dsn: SecretStr | None = None, replica: int | None = None
+    ) -> Postgres:
+        url = (dsn or self._settings.postgres.dsn).get_secret_value()
+        postgres = Postgres(url, pool_size=pool_size, metrics=self.metrics, replica=replica)
         await postgres.open()
         self._stack.push_async_callback(postgres.close)
         return postgres
+
+    async def _open_replicas(self) -> Replicas | None:
+        dsns = self._settings.postgres.replicas
+        lookups = [
+            KeyLookup(await self._open_postgres(LOOKUP_CONNECTIONS, dsn, number), is_replica=True)
+            for number, dsn in enumerate(dsns)
+        ]
+        return Replicas(lookups, monotonic=self._clock.monotonic) if lookups else None
 
     async def _prepare(self, postgres: Postgres) -> None:
         """Check the schema and declare the configured plans: now, or as soon as the database is there."""

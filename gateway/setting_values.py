@@ -187,6 +187,10 @@ def _check_seconds(value: float) -> float:
     return value
 
 
+def _check_no_seconds(value: float) -> float:
+    return value if value == 0 else _check_seconds(value)
+
+
 def _refuse_number(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise wrong("is a number, not true or false", "Write true or false.")
@@ -216,6 +220,12 @@ Seconds = Annotated[
     AfterValidator(_check_seconds),
     BeforeValidator(_refuse_flag),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
+NoSeconds = Annotated[
+    float,
+    AfterValidator(_check_no_seconds),
+    BeforeValidator(_refuse_flag),
+    WithJsonSchema({"type": "number", "minimum": 0}),
 ]
 Flag = Annotated[bool, BeforeValidator(_refuse_number)]
 

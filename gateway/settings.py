@@ -47,7 +47,9 @@ class PostgresSettings(_Model):
     """The truth: tenants, users, keys, revisions."""
 
     dsn: values.Dsn
-    """A `postgresql://` URL. A secret: it is never printed."""
+    """A `postgresql://` URL of the primary. A secret: it is never printed."""
+    replicas: tuple[values.Dsn, ...] = ()
+    """URLs of read replicas, asked for keys before the primary. What one does not know yet, the primary is asked."""
 
 
 class RedisSettings(_Model):
@@ -90,6 +92,10 @@ class CacheSettings(_Model):
     """How long the answer that a key is unknown is kept."""
     bound_seconds: values.Seconds = 2.0
     """How old a node's knowledge of revocations may be; older, it trusts no cached answer."""
+    without_postgres: Literal["serve", "refuse"] = "serve"
+    """Whether a node that hears of changes through Redis alone serves on. `refuse` closes the one known gap."""
+    serve_isolated_seconds: values.NoSeconds = 0
+    """How long known keys are served beyond the bound with neither Postgres nor Redis. Above 0 breaks the promise."""
 
 
 class CredentialPlace(_Model):

@@ -36,6 +36,7 @@ class View(Protocol):
     """What this node knows of changes (gateway.consistency.view)."""
 
     fresh_until: float
+    revision: int
 
     def is_usable(self, stamp: int, subjects: tuple[str, ...]) -> bool:
         """Whether nothing that is known overtakes content read at revision `stamp`."""
@@ -63,6 +64,14 @@ class SharedCache(Protocol):
 
     async def put(self, digest: bytes, finding: Finding, seconds: float) -> None:
         """Leave a finding for the other nodes, for so long."""
+        ...
+
+
+class Replicas(Protocol):
+    """Copies of the truth that may lag behind (gateway.stores.postgres.replicas). Never raises: a failure is None."""
+
+    async def find(self, digests: tuple[bytes, ...]) -> Finding | None:
+        """What stands behind any of these stored digests, honestly stamped, or None where no replica can tell."""
         ...
 
 
@@ -96,7 +105,8 @@ class Admission:
     """Decides about credentials. One per process.
 
     `refresh` asks the feed for a fresh view now; `environment` is the one this gateway serves; the two lifetimes are
-    seconds after which an entry is looked up again.
+    seconds after which an entry is looked up again. `isolated_seconds`: how long known keys are served beyond the bound
+    when nobody tells of changes; anything above 0 gives the promise up for that long.
     """
 
     def __init__(
@@ -114,6 +124,8 @@ class Admission:
         local_entries: int,
         ttl_seconds: float,
         negative_ttl_seconds: float,
+        replicas: Replicas | None = None,
+        isolated_seconds: float = 0.0,
     ) -> None:
         self._environment = environment
         self._peppers = peppers
@@ -125,6 +137,9 @@ class Admission:
         self._monotonic = clock.monotonic
         self._ttl_seconds = ttl_seconds
         self._negative_ttl_seconds = negative_ttl_seconds
+        self._replicas = replicas
+        self._isolated_seconds = isolated_seconds
+        self._served_isolated = metrics.served_isolated
         self._local_entries = local_entries
         self._good: LocalCache[Entry] = LocalCache(local_entries)
         self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
@@ -135,6 +150,7 @@ class Admission:
         self._admitted_warm = {
             kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in (AuthKind.KEY, AuthKind.OPERATOR)
         }
+        self._events = metrics.cache_events
         self._warm_hits = metrics.cache_events.cell("local", "hit")
         self._warm_misses = metrics.cache_events.cell("local", "miss")
 
@@ -192,6 +208,9 @@ class Admission:
         """Decide by asking Redis and Postgres. Raises Outage where nobody can tell. `is_stream` as for `admit`."""
         digest = credential.digest
         self._warm_misses[0] += 1
+        if self._isolated_seconds and (known := await self._known_in_isolation(digest)) is not None:
+            self._served_isolated.inc()
+            return self._judge(known, access, self._monotonic(), "stream" if is_stream else "local")
         try:
             for _ in range(MOST_REPEATS):
                 entry, tier = await self._shared_flight(digest)
@@ -205,12 +224,23 @@ class Admission:
             self._auth.inc("key", "postgres", "outage")
             raise
 
+    async def _known_in_isolation(self, digest: bytes) -> Entry | None:
+        """The entry to serve by although nobody has told of changes for longer than the bound (by configuration)."""
+        if self._held(digest) is None or self._monotonic() < self._view.fresh_until:
+            return None
+        await asyncio.wait({asyncio.ensure_future(self._refresh())}, timeout=PATIENCE_SECONDS)
+        now, fresh_until = self._monotonic(), self._view.fresh_until
+        return self._held(digest) if fresh_until <= now < fresh_until + self._isolated_seconds else None
+
     async def _shared_flight(self, digest: bytes) -> tuple[Entry, str]:
         """Join the lookup of `digest` that is under way, or start it. It is a task of its own (R048 to R050)."""
         flight = self._flights.get(digest)
         if flight is None:
             if len(self._flights) >= LONGEST_QUEUE:
-                raise Outage("too many lookups are waiting for the key store")
+                known = self._still_good(digest)
+                if known is None or self._monotonic() >= self._view.fresh_until:
+                    raise Outage("too many lookups are waiting for the key store")
+                return known, "local"  # a flood of strangers locks nobody out who is known
             flight = asyncio.create_task(self._fill(digest))
             self._flights[digest] = flight
             flight.add_done_callback(lambda done: self._land(digest, done))
@@ -233,6 +263,12 @@ class Admission:
             finding = await self._shared.get(digest)
             if finding is not None and self._is_ours(digest, finding):
                 return self._remember(digest, finding), "redis"
+        if self._replicas is not None:
+            finding = await self._replicas.find(self._peppers.candidates(digest))
+            if finding is not None and self._is_told_by_replica(finding):
+                self._events.inc("replica", "hit")
+                return self._kept(digest, finding)
+            self._events.inc("replica", "failed" if finding is None else "stale")
         for _ in range(MOST_REPEATS):
             try:
                 finding = await self._ask_truth(digest)
@@ -242,11 +278,22 @@ class Admission:
                     raise  # nobody waits once more for news of a database that has just been waited for
                 return known, "local"
             if self._view.is_usable(finding.revision, subjects_of(finding)):
-                entry = self._remember(digest, finding)
-                self._share(digest, finding, entry.deadline - self._monotonic())
-                retired = finding.record is not None and finding.record.secret_state is SecretState.RETIRED
-                return entry, "retired" if retired else "postgres"
+                return self._kept(digest, finding)
         raise Outage("a lookup was overtaken by changes several times in a row")
+
+    def _kept(self, digest: bytes, finding: Finding) -> tuple[Entry, str]:
+        """Remember what Postgres has told, here and for the other nodes."""
+        entry = self._remember(digest, finding)
+        self._share(digest, finding, entry.deadline - self._monotonic())
+        retired = finding.record is not None and finding.record.secret_state is SecretState.RETIRED
+        return entry, "retired" if retired else "postgres"
+
+    def _is_told_by_replica(self, finding: Finding) -> bool:
+        """Whether a replica's word will do: a good one by the rule; a bad one only where it does not lag."""
+        if not self._view.is_usable(finding.revision, subjects_of(finding)):
+            return False
+        is_good = finding.record is not None and standing_refusal(finding.record) is None
+        return is_good or finding.revision >= self._view.revision
 
     def _is_ours(self, digest: bytes, finding: Finding) -> bool:
         """Whether another node's finding answers what this one would ask: under the same peppers, and not overtaken."""

@@ -39,17 +39,21 @@ class View:
 
     `bound_seconds`: how long a piece of news may be taken to be the latest, counted from when it was asked for.
     `retention_seconds`: how long invalidations are remembered; at least as long as an entry lives in Redis.
+    `is_push_enough`: whether pongs keep it fresh while Postgres is away; a split Redis could then fool it.
 
     The warm path reads two attributes: `fresh_until` (monotonic; 0.0 before the first answer) and `revision`.
     """
 
-    def __init__(self, clock: Clock, *, bound_seconds: float, retention_seconds: float) -> None:
+    def __init__(
+        self, clock: Clock, *, bound_seconds: float, retention_seconds: float, is_push_enough: bool = True
+    ) -> None:
         self.fresh_until = 0.0
         self.revision = 0
         self.floor = 0  # an entry stamped lower than this cannot be judged: a miss
         self.is_started = False
         self.bound_seconds = bound_seconds
         self.retention_seconds = retention_seconds
+        self._is_push_enough = is_push_enough
         self._monotonic = clock.monotonic
         self._remembered: dict[str, int] = {}
         self._order: deque[tuple[float, Invalidation]] = deque()
@@ -211,6 +215,8 @@ class View:
     def apply_pong(self, ping_sent_at: float) -> None:
         """The subscription has answered a ping: all that was published before it was sent has been applied."""
         self._note_lapse()
+        if not self._is_push_enough:
+            return
         needed = max(self._registered_at, self._subscribed_at)
         if self.is_started and self._polled_at >= needed and not self.wants_poll and ping_sent_at >= needed:
             self.fresh_until = max(self.fresh_until, ping_sent_at + self.bound_seconds)

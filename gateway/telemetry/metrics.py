@@ -36,6 +36,9 @@ class Metrics:
         )
         self.auth = HotCounter("ostiary_auth", "Decisions of admission", ("kind", "tier", "result"), r)
         self.cache_events = HotCounter("ostiary_cache_events", "What happened in a cache", ("layer", "event"), r)
+        self.served_isolated = Counter(
+            "ostiary_served_isolated", "Requests admitted by knowledge that was older than the bound", registry=r
+        )
         self.view_age = Gauge("ostiary_view_age_seconds", "Age of what this node knows of changes", registry=r)
         self.revision = Gauge("ostiary_revision", "The revision this node's view has reached", registry=r)
         self.propagation_seconds = Histogram(

@@ -42,19 +42,22 @@ class Postgres:
 
     Promises: a call ends by its deadline, whatever the server does; a connection whose call was cancelled, timed out
     or failed oddly is never used again; a server that freezes, restarts or becomes read-only needs no restart of ours.
+    `replica` numbers a read replica: any server will do, since nothing is written and what lags says so itself.
     Session state (SET, LISTEN, advisory locks) is not reset between calls: `work` must leave none.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 10, metrics: Metrics) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = 10, metrics: Metrics, replica: int | None = None) -> None:
         self._dsn = dsn
+        self._is_replica = replica is not None
+        name = "postgres" if replica is None else f"postgres_replica_{replica}"
         self._slots = asyncio.Semaphore(pool_size)
         self._idle: list[Connection] = []
         self._opened_at: dict[Connection, float] = {}
         self._calls: dict[asyncio.Task[Any], _Call] = {}
         self._abandoned: set[asyncio.Task[Any]] = set()
         self._is_closed = False
-        self._up = metrics.dependency_up.labels("postgres")
-        self._dropped_calls = metrics.dropped_calls.labels("postgres")
+        self._up = metrics.dependency_up.labels(name)
+        self._dropped_calls = metrics.dropped_calls.labels(name)
         self.is_up = False
 
     async def open(self) -> None:
@@ -174,9 +177,10 @@ class Postgres:
             call.connection = None
 
     async def _connect(self, *, is_read: bool) -> Connection:
+        wanted = SessionAttribute.any if self._is_replica else SessionAttribute.read_write
         try:
             try:
-                connection = await asyncpg.connect(self._dsn, target_session_attrs=SessionAttribute.read_write)
+                connection = await asyncpg.connect(self._dsn, target_session_attrs=wanted)
             except asyncpg.TargetServerAttributeNotMatched:
                 # Every host was asked, and none takes writes. Reading goes on, but never from a standby: what lags
                 # behind must not pass for the present.
@@ -193,7 +197,9 @@ class Postgres:
         oldest = asyncio.get_running_loop().time() - READ_ONLY_SECONDS
         while self._idle:
             connection = self._idle.pop()
-            is_usable = _is_writable(connection) or (is_read and self._opened_at[connection] > oldest)
+            is_usable = (
+                self._is_replica or _is_writable(connection) or (is_read and self._opened_at[connection] > oldest)
+            )
             if is_usable and not connection.is_closed():
                 return connection
             self._drop(connection)

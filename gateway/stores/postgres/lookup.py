@@ -11,8 +11,9 @@ from gateway.errors import MalformedRow
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.records import Finding, KeyRecord, SecretState
 
-# Under the three seconds that a caller may be kept waiting by a lookup that hangs (R051).
+# Together under the three seconds that a caller may be kept waiting by lookups that hang (R051).
 LOOKUP_SECONDS = 2.0
+REPLICA_SECONDS = 0.5
 
 # `revision` stands in the same statement as the facts, hence in the same snapshot. One row always comes back: with
 # nulls when no secret has the digest. Under several peppers the first of the asked forms wins.
@@ -60,10 +61,12 @@ _RENEW = {
 
 
 class KeyLookup:
-    """Finds the key behind a secret's digest."""
+    """Finds the key behind a secret's digest. `is_replica`: nothing can be written there, and others can be asked."""
 
-    def __init__(self, pg: Postgres) -> None:
+    def __init__(self, pg: Postgres, *, is_replica: bool = False) -> None:
         self._pg = pg
+        self._is_replica = is_replica
+        self._seconds = REPLICA_SECONDS if is_replica else LOOKUP_SECONDS
 
     async def find(self, digests: tuple[bytes, ...]) -> Finding:
         """What stands behind the secret whose stored forms may be `digests` (32 bytes each; the current form first).
@@ -79,28 +82,27 @@ class KeyLookup:
             current = await connection.fetchrow(_CURRENT, digests)
             finding = _finding(current, digests, SecretState.CURRENT)
             if finding.record is not None:
-                await _renew_form(connection, finding.record, digests[0])
+                await self._renew_form(connection, finding.record, digests[0])
                 return finding
             retired = await connection.fetchrow(_RETIRED, digests)
             second = _finding(retired, digests, SecretState.RETIRED)
             if second.record is not None:
-                await _renew_form(connection, second.record, digests[0])
+                await self._renew_form(connection, second.record, digests[0])
                 return second
             # A secret that appeared between the two snapshots must not be denied as of the later one.
             return finding
 
-        return await self._pg.run(work, seconds=LOOKUP_SECONDS, is_read=True)
+        return await self._pg.run(work, seconds=self._seconds, is_read=True)
+
+    async def _renew_form(self, connection: Connection, record: KeyRecord, form: bytes) -> None:
+        if record.digest != form and not self._is_replica:
+            # The lookup has its answer already: a database that takes no writes now is told again at the next use.
+            with contextlib.suppress(asyncpg.PostgresError):
+                await connection.execute(_RENEW[record.secret_state], record.digest, form)
 
 
 class _Malformed(Exception):
     """A value is not of the type that the schema promises."""
-
-
-async def _renew_form(connection: Connection, record: KeyRecord, form: bytes) -> None:
-    if record.digest != form:
-        # The lookup has its answer already: a database that takes no writes now is told again at the next use.
-        with contextlib.suppress(asyncpg.PostgresError):
-            await connection.execute(_RENEW[record.secret_state], record.digest, form)
 
 
 def _finding(row: Any, digests: tuple[bytes, ...], state: SecretState) -> Finding:

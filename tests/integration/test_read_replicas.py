@@ -1,0 +1,147 @@
+"""Lookups on read replicas: asked first, believed as far as their stamp goes, and the primary behind them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.fixtures.gateway import GatewayProcess, merged, operator_token
+from tests.fixtures.planted import Caller, plant
+from tests.fixtures.replica import OwnReplica
+from tests.fixtures.stores import OwnPostgres
+from tests.fixtures.upstream import RecordingUpstream
+from tests.fixtures.waiting import until
+
+
+@pytest.fixture
+async def replica(own_folder: Path, own_postgres: OwnPostgres) -> AsyncIterator[OwnReplica]:
+    """A replica of the test's own Postgres."""
+    server = OwnReplica(own_folder / "own-replica", own_postgres)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+class Fleet:
+    """Nodes on a primary and its replica, an upstream, and a management token."""
+
+    def __init__(self, folder: Path, primary: OwnPostgres, replica: OwnReplica, upstream: RecordingUpstream) -> None:
+        self.primary = primary
+        self.replica = replica
+        self._folder = folder
+        self._upstream = upstream
+        self.nodes: list[GatewayProcess] = []
+        self.token = ""
+
+    async def node(self, **changes: Any) -> GatewayProcess:
+        base = {
+            "environment": "test",
+            "postgres": {"dsn": self.primary.dsn, "replicas": [self.replica.dsn]},
+            "upstreams": {"orders": {"targets": [self._upstream.url]}},
+            "routes": [{"name": "orders", "paths": ["/orders"], "upstream": "orders"}],
+            "plans": {"starter": {"tier": 1, "features": {"api_access": True}}},
+        }
+        node = GatewayProcess(self._folder / f"node-{len(self.nodes)}", merged(base, changes))
+        self.nodes.append(node)
+        await node.start()
+        self.token = self.token or await operator_token(self.primary.dsn)
+        return node
+
+    async def close(self) -> None:
+        for node in self.nodes:
+            await node.stop()
+
+    async def ask(self, node: GatewayProcess, secret: str) -> int:
+        url, headers = f"{node.proxy_url}/orders/1", {"X-Api-Key": secret}
+        async with aiohttp.request("GET", url, headers=headers) as response:
+            return response.status
+
+    async def manage(self, node: GatewayProcess, path: str, body: dict[str, Any]) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with aiohttp.request("POST", f"{node.admin_url}/v1{path}", json=body, headers=headers) as response:
+            assert response.status in (200, 201), await response.text()
+            return await response.json()
+
+    async def lookups(self, node: GatewayProcess, outcome: str) -> float:
+        """How many questions to replicas ended so."""
+        async with aiohttp.request("GET", f"{node.status_url}/metrics") as response:
+            text = await response.text()
+        name = f'ostiary_cache_events_total{{event="{outcome}",layer="replica"}} '
+        return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+
+
+@pytest.fixture
+async def fleet(
+    tmp_path: Path, own_postgres: OwnPostgres, replica: OwnReplica, upstream: RecordingUpstream
+) -> AsyncIterator[Fleet]:
+    fleet = Fleet(tmp_path, own_postgres, replica, upstream)
+    yield fleet
+    await fleet.close()
+
+
+async def test_a_replica_answers_and_a_lagging_one_is_told_apart(fleet: Fleet) -> None:
+    """A replica spares the primary its lookups, and what has happened beyond its lag is never misjudged. R243."""
+    caller = await plant(fleet.primary.dsn)
+    other = await plant(fleet.primary.dsn, Caller("eve"))
+    node = await fleet.node()
+    await fleet.replica.until_caught_up()
+    assert await fleet.ask(node, caller.secret) == 200
+    assert await fleet.lookups(node, "hit") == 1
+
+    await fleet.replica.hold_back()
+    answer = await fleet.manage(node, f"/keys/{other.key_id}/revoke", {"reason": "test"})
+    assert answer["propagation"]["state"] == "confirmed"
+    assert await fleet.replica.fetchval(f"SELECT revoked_at IS NULL FROM api_keys WHERE id = '{other.key_id}'")
+    assert await fleet.ask(node, other.secret) == 401
+    made = await fleet.manage(node, "/keys", {"user_id": caller.user_id, "name": "new"})
+    assert await fleet.ask(node, made["secret"]) == 200
+    rotated = await fleet.manage(node, f"/keys/{made['id']}/rotate", {"grace_seconds": 60})
+    assert [await fleet.ask(node, secret) for secret in (made["secret"], rotated["secret"])] == [200, 200]
+    assert await fleet.lookups(node, "stale") >= 3
+
+    cold = await fleet.node()
+    assert [await fleet.ask(cold, secret) for secret in (other.secret, made["secret"], rotated["secret"])] == [
+        401,
+        200,
+        200,
+    ]
+    await fleet.replica.let_go()
+    await fleet.replica.until_caught_up()
+    fresh = await fleet.node()
+    assert [await fleet.ask(fresh, secret) for secret in (other.secret, rotated["secret"])] == [401, 200]
+    assert await fleet.lookups(fresh, "hit") == 2
+
+
+async def test_a_replica_that_is_away_or_frozen_costs_a_moment(fleet: Fleet) -> None:
+    """Without its replica the gateway asks the primary, and comes back to the replica by itself. R072."""
+    callers = [await plant(fleet.primary.dsn, Caller(f"user{number}")) for number in range(4)]
+    node = await fleet.node()
+    await fleet.replica.until_caught_up()
+    fleet.replica.pause()
+    assert await fleet.ask(node, callers[0].secret) == 200
+    fleet.replica.resume()
+    await fleet.replica.stop()
+    assert await fleet.ask(node, callers[1].secret) == 200
+    assert node.log.count("replica_failing") == 1
+    await fleet.replica.start()
+    spare = iter([*callers[2:], *[await plant(fleet.primary.dsn, Caller(f"more{number}")) for number in range(60)]])
+    await fleet.replica.until_caught_up()
+
+    async def is_asked_again() -> bool:
+        assert await fleet.ask(node, next(spare).secret) == 200
+        return await fleet.lookups(node, "hit") >= 1
+
+    await until(is_asked_again, what="the replica to be asked again")
+
+
+async def test_the_replica_serves_while_the_primary_is_away(fleet: Fleet, redis_url: str) -> None:
+    """With the primary stopped and a view that Redis keeps fresh, unknown keys are still looked up. R059."""
+    caller = await plant(fleet.primary.dsn)
+    node = await fleet.node(redis={"url": redis_url})
+    await fleet.replica.until_caught_up()
+    await until(lambda: "push_channel_stands" in node.log)
+    await fleet.primary.stop()
+    assert await fleet.ask(node, caller.secret) == 200
+    assert await fleet.ask(node, "ost_test_nonsense") == 401
