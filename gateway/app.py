@@ -136,7 +136,8 @@ class Gateway:
         feed_postgres = await self._open_postgres(FEED_CONNECTIONS)
         await self._prepare(postgres)
         shared = await self._open_shared()
-        truth = Truth(RevisionLog(feed_postgres), Changes(postgres), KeyLookup(postgres))
+        changes = Changes(postgres, environment=settings.environment)
+        truth = Truth(RevisionLog(feed_postgres), changes, KeyLookup(postgres))
         view = View(
             clock,
             bound_seconds=cache.bound_seconds,

@@ -166,7 +166,7 @@ async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
         stack.push_async_callback(postgres.close)
         await postgres.open()
         await check_schema(postgres)
-        changes, revisions = Changes(postgres), RevisionLog(postgres)
+        changes, revisions = Changes(postgres, environment=settings.environment), RevisionLog(postgres)
         channel, entries = await _open_push(stack, settings, revisions, metrics)
         propagator = Propagator(
             changes,

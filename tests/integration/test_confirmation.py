@@ -280,6 +280,21 @@ async def test_a_change_left_by_a_dead_writer_is_finished_after_a_restart(dsn: s
         await until(lambda: next_one.metric("ostiary_pending_propagations") == 0)
 
 
+async def test_environments_that_share_a_database_keep_apart(dsn: str, redis_url: str) -> None:
+    """What one environment has pending is neither settled nor relayed by another, whose nodes are not asked. R234."""
+    async with AsyncExitStack() as stack:
+        (writer,) = await nodes(stack, dsn, redis_url, 1)
+        await writer.revoke()
+        other = await stack.enter_async_context(member(dsn, redis_url, environment="other", bound_seconds=BOUND))
+        assert await other.changes.count_pending() == 0
+        assert await other.changes.pending("key:k1") is None
+        assert await other.changes.pending_older_than(0, 10) == []
+        change = await writer.changes.pending("key:k1")
+        assert change is not None
+        await other.changes.settle(change)
+        assert await writer.changes.count_pending() == 1
+
+
 async def test_many_changes_propagate_at_once(dsn: str, redis_url: str) -> None:
     """No lock across the fan-out: with a dead node on the list, fifty changes wait together, not in line. R238."""
     async with AsyncExitStack() as stack:
@@ -323,7 +338,7 @@ async def test_a_command_without_a_node_confirms_too(dsn: str, redis_url: str, h
         postgres = Postgres(dsn, metrics=metrics)
         await postgres.open()
         stack.push_async_callback(postgres.close)
-        changes, revisions, channel = Changes(postgres), RevisionLog(postgres), None
+        changes, revisions, channel = Changes(postgres, environment="test"), RevisionLog(postgres), None
         if url is not None:
             seal = Seal()
             seal.unlock(await revisions.seal_key())

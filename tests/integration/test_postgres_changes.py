@@ -26,7 +26,7 @@ async def pg(postgres_dsn: str) -> AsyncIterator[Postgres]:
 @pytest.fixture
 def changes(pg: Postgres) -> Changes:
     """The subject of these tests."""
-    return Changes(pg)
+    return Changes(pg, environment="test")
 
 
 async def do(changes: Changes, *statements: str, target: str = "key:k1", is_narrowing: bool = True) -> Change:

@@ -27,7 +27,7 @@ async def pg(postgres_dsn: str) -> AsyncIterator[Postgres]:
 
 async def test_revision_order_is_commit_order(pg: Postgres) -> None:
     """Under concurrent writers no revision ever appears at or below one that a poll has already reported. R237."""
-    changes, log = Changes(pg), RevisionLog(pg)
+    changes, log = Changes(pg, environment="test"), RevisionLog(pg)
     dice = random.Random(7)
 
     async def write(writer: int) -> list[Change]:
@@ -73,7 +73,7 @@ async def test_revision_order_is_commit_order(pg: Postgres) -> None:
 
 async def test_deletions_meet_revocations(pg: Postgres) -> None:
     """A tenant that is deleted while its keys are being changed deadlocks with none of those changes. R103 R215."""
-    changes = Changes(pg)
+    changes = Changes(pg, environment="test")
 
     async def tenant(connection: Connection) -> None:
         await connection.execute("INSERT INTO tenants (id, name) VALUES ('big', '')")

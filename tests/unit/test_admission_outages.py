@@ -20,6 +20,7 @@ AWAY = StoreUnavailable("Postgres: refused by db-7.internal")
 # -- the truth is away
 
 
+@pytest.mark.threat("failure taken for admission")
 async def test_an_outage_is_an_outage_and_leaves_nothing_behind() -> None:
     """A lookup that fails is no verdict on the caller, and nothing of it is remembered anywhere. R047 R070."""
     world = World()
@@ -214,6 +215,38 @@ async def test_a_view_that_can_be_refreshed_is() -> None:
     assert world.refreshes == 1
 
 
+async def test_known_keys_in_isolation() -> None:
+    """Where the operator has chosen so, known keys are served for so long without news, and counted. R058."""
+    world = World(isolated_seconds=30)
+    key, revoked = world.plant("a"), world.plant("b", is_revoked=True)
+    for known in (key, revoked):
+        await world.decide(known)
+    world.view.fresh_until = world.clock.now
+    world.clock.now += 29
+    assert await world.outcome(key) == "admitted key-a"
+    assert await world.outcome(revoked) == "key_revoked"
+    assert await world.outcome(credential("nobody")) == "outage"
+    assert world.metrics.registry.get_sample_value("ostiary_served_isolated_total") == 2
+    world.clock.now += 1
+    assert await world.outcome(key) == "outage"
+
+
+async def test_isolation_ends_with_the_first_news() -> None:
+    """News that can be had are waited for before anybody is served without; a key that they void is refused. R071."""
+    world = World(isolated_seconds=30)
+    key = world.plant("a")
+    await world.decide(key)
+    world.view.fresh_until = world.clock.now
+
+    async def refreshed() -> None:
+        world.view.fresh_until = inf
+        world.change("a", is_revoked=True)
+
+    world.on_refresh = refreshed
+    assert await world.outcome(key) == "key_revoked"
+    assert world.metrics.registry.get_sample_value("ostiary_served_isolated_total") == 0
+
+
 # -- the shared cache fails
 
 
@@ -245,6 +278,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.threat("failure taken for admission")
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after a while"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("place", ["refresh", "get", "find", "put", "view"])

@@ -17,9 +17,9 @@ DATABASE_TIME = 1_700_000_000.0
 class Story:
     """A view, its clock, and what its listeners were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_push_enough: bool = True) -> None:
         self.clock = FakeClock()
-        self.view = View(self.clock, bound_seconds=BOUND, retention_seconds=RETENTION)
+        self.view = View(self.clock, bound_seconds=BOUND, retention_seconds=RETENTION, is_push_enough=is_push_enough)
         self.evicted: list[tuple[list[str], int]] = []
         self.resets = 0
         self.view.listen(on_invalidated=lambda subjects, revision: self.evicted.append((subjects, revision)))
@@ -216,6 +216,25 @@ def test_pongs_keep_the_view_fresh(subscribed: Story) -> None:
         assert story.view.fresh_until == story.clock.now - 0.1 + BOUND
 
 
+def test_pongs_alone_may_not_be_enough() -> None:
+    """Where the operator refuses to live on Redis alone, only polls make the view fresh."""
+    strict = Story(is_push_enough=False)
+    strict.register()
+    strict.view.apply_start(strict.answer(10, pruned_to=10), strict.view.ask())
+    strict.view.push_confirmed(strict.clock.now)
+    strict.wait(0.1)
+    strict.poll(10)
+    lapses_at = strict.view.fresh_until
+    for _ in range(5):
+        strict.wait(0.5)
+        strict.pong(sent_ago=0.1)
+    assert strict.view.fresh_until == lapses_at
+    assert not strict.view.is_fresh
+    strict.register()
+    strict.poll(10)
+    assert strict.view.is_fresh
+
+
 def test_pongs_count_only_after_a_poll_that_was_sent_after_the_subscription(story: Story) -> None:
     """What was published before the subscription is lost, and a pong knows nothing of it. R237."""
     question = story.view.ask()
@@ -345,6 +364,7 @@ def test_forgetting_raises_the_floor(story: Story) -> None:
     assert story.view.is_usable(11, ("key:a",))
 
 
+@pytest.mark.threat("clock that lies")
 def test_deadlines_err_on_the_early_side(story: Story) -> None:
     """The database's clock was read after the question was sent, so a deadline comes early by the way there. R044."""
     question = story.view.ask()

@@ -28,13 +28,14 @@ class Change:
 
 
 class Changes:
-    """Transactions on the truth, and the outbox of those that not every node has confirmed yet.
+    """Transactions on the truth, and the outbox of those that not every node of `environment` has confirmed yet.
 
     Every method raises StoreUnavailable.
     """
 
-    def __init__(self, pg: Postgres) -> None:
+    def __init__(self, pg: Postgres, *, environment: str) -> None:
         self._pg = pg
+        self._environment = environment
 
     async def commit(
         self, work: Callable[[Connection], Awaitable[T]], *, target: str, is_narrowing: bool
@@ -50,7 +51,10 @@ class Changes:
                 await connection.execute(_GUARD)
                 result = await work(connection)
                 rows = await connection.fetch(
-                    "SELECT revision, kind || ':' || subject AS subject FROM ostiary_seal($1, $2)", target, is_narrowing
+                    "SELECT revision, kind || ':' || subject AS subject FROM ostiary_seal($1, $2, $3)",
+                    target,
+                    self._environment,
+                    is_narrowing,
                 )
             return result, _change(target, rows)
 
@@ -61,7 +65,10 @@ class Changes:
 
         async def work(connection: Connection) -> None:
             await connection.execute(
-                "DELETE FROM pending_propagations WHERE target = $1 AND revision <= $2", change.target, change.revision
+                "DELETE FROM pending_propagations WHERE environment = $1 AND target = $2 AND revision <= $3",
+                self._environment,
+                change.target,
+                change.revision,
             )
 
         await self._pg.run(work, seconds=OUTBOX_SECONDS)
@@ -73,7 +80,7 @@ class Changes:
         """
 
         async def work(connection: Connection) -> list[Change]:
-            return _changes(await connection.fetch(_PENDING.format(which="target = $1"), target))
+            return _changes(await connection.fetch(_PENDING.format(which="target = $2"), self._environment, target))
 
         changes = await self._pg.run(work, seconds=OUTBOX_SECONDS, is_read=True)
         return changes[0] if changes else None
@@ -82,12 +89,12 @@ class Changes:
         """At most `limit` targets with changes in the outbox for longer than `seconds`, the oldest first."""
         which = """target IN (
             SELECT target FROM pending_propagations
-            WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
-            GROUP BY target ORDER BY min(created_at) LIMIT $2
+            WHERE environment = $1 AND created_at <= clock_timestamp() - make_interval(secs => $2)
+            GROUP BY target ORDER BY min(created_at) LIMIT $3
         )"""
 
         async def work(connection: Connection) -> list[Change]:
-            return _changes(await connection.fetch(_PENDING.format(which=which), seconds, limit))
+            return _changes(await connection.fetch(_PENDING.format(which=which), self._environment, seconds, limit))
 
         return await self._pg.run(work, seconds=OUTBOX_SECONDS, is_read=True)
 
@@ -95,7 +102,8 @@ class Changes:
         """How many changes are in the outbox."""
 
         async def work(connection: Connection) -> int:
-            return int(await connection.fetchval("SELECT count(*) FROM pending_propagations"))
+            count = "SELECT count(*) FROM pending_propagations WHERE environment = $1"
+            return int(await connection.fetchval(count, self._environment))
 
         return await self._pg.run(work, seconds=OUTBOX_SECONDS, is_read=True)
 
@@ -109,7 +117,7 @@ _PENDING = """
     SELECT p.target, p.reached, i.revision, i.kind || ':' || i.subject AS subject
     FROM (
         SELECT target, first_revision, revision, max(revision) OVER own AS reached, min(created_at) OVER own AS since
-        FROM pending_propagations WHERE {which} WINDOW own AS (PARTITION BY target)
+        FROM pending_propagations WHERE environment = $1 AND {which} WINDOW own AS (PARTITION BY target)
     ) AS p
     LEFT JOIN invalidations AS i ON i.revision BETWEEN p.first_revision AND p.revision
     ORDER BY p.since, p.target, i.revision, i.kind, i.subject"""

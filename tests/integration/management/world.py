@@ -122,7 +122,7 @@ async def management_over(
     metrics, clock = Metrics(), SystemClock()
     postgres = Postgres(dsn, metrics=metrics)
     await postgres.open()
-    changes, revisions = Changes(postgres), RevisionLog(postgres)
+    changes, revisions = Changes(postgres, environment=ENVIRONMENT), RevisionLog(postgres)
     redis, channel = None, None
     if redis_url is not None:
         redis = Redis(redis_url, environment=ENVIRONMENT, metrics=metrics)
