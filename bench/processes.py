@@ -50,6 +50,21 @@ def _stat_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def family(root: int) -> list[int]:
+    """Return the ids of a process and of all its descendants."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int(_stat_fields(int(entry.name))[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found = [root]
+    for pid in found:
+        found.extend(child for child, parent in parents.items() if parent == pid)
+    return found
+
+
 class Process:
     """A child process of ours, on one core, in its own process group, with its output in a file.
 
@@ -113,17 +128,7 @@ class Process:
 
     def pids(self) -> list[int]:
         """Return the ids of the process and of all its descendants."""
-        parents: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parents[int(entry.name)] = int(_stat_fields(int(entry.name))[1])
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-        found = [self.pid]
-        for pid in found:
-            found.extend(child for child, parent in parents.items() if parent == pid)
-        return found
+        return family(self.pid)
 
     def cpu_seconds(self) -> float:
         """Return the user and system time that the process and its descendants have used so far."""
@@ -136,6 +141,16 @@ class Process:
     def rss_bytes(self) -> int:
         """Return the resident memory of the process and its descendants."""
         return sum(int(_stat_fields(pid)[21]) for pid in self.pids()) * _PAGE_BYTES
+
+    def forget_peak_rss(self) -> None:
+        """Begin anew with what `peak_rss_bytes` answers."""
+        for pid in self.pids():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak_rss_bytes(self) -> int:
+        """Return the highest resident memory since it was forgotten, each process by itself, added up."""
+        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids()]
+        return sum(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) * 1024
 
     def stop(self) -> None:
         """End the whole process group: SIGTERM, then SIGKILL. Harmless when it has ended."""

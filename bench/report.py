@@ -88,12 +88,21 @@ def caption(plan: Plan, load_name: str) -> str:
 
 def write(name: str, text: str, document: dict[str, object]) -> None:
     """Write `results/<name>.md` and `results/<name>.json`, each whole or not at all."""
-    RESULTS.mkdir(exist_ok=True)
+    _write_whole(f"{name}.md", text + "\n")
+    write_document(name, document)
+
+
+def write_document(name: str, document: dict[str, object]) -> None:
+    """Write `results/<name>.json` alone, with the time and the machine."""
     stamped = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_facts(), **document}
-    for suffix, content in ((".md", text + "\n"), (".json", json.dumps(stamped, indent=2) + "\n")):
-        part = RESULTS / f"{name}{suffix}.tmp"
-        part.write_text(content)
-        part.replace(RESULTS / f"{name}{suffix}")
+    _write_whole(f"{name}.json", json.dumps(stamped, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_whole(name: str, content: str) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    part = RESULTS / f"{name}.tmp"
+    part.write_text(content)
+    part.replace(RESULTS / name)
 
 
 def write_http(rows: list[Row], plan: Plan, load_name: str, text: str) -> None:

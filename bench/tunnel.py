@@ -1,5 +1,7 @@
 """The floor: a TCP tunnel that moves bytes both ways and looks at none of them.
 
+A side that does not take more makes the other one wait.
+
 Usage: `python -m bench.tunnel UPSTREAM_PORT`. The port it listens on is printed on standard output.
 """
 
@@ -14,6 +16,14 @@ class Far(asyncio.Protocol):
 
     def __init__(self, near: asyncio.Transport) -> None:
         self._near = near
+
+    def pause_writing(self) -> None:
+        """The upstream takes no more."""
+        self._near.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._near.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes back to the client."""
@@ -36,6 +46,16 @@ class Near(asyncio.Protocol):
         """Open the connection behind this one."""
         self._near = transport
         self._opening = asyncio.ensure_future(self._open())
+
+    def pause_writing(self) -> None:
+        """The client takes no more."""
+        if self._far is not None:
+            self._far.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self._far is not None:
+            self._far.resume_reading()
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()

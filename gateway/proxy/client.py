@@ -16,7 +16,7 @@ from gateway.proxy.edge import Edge, IpAddress
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import BadFraming
-from gateway.proxy.request_head import RequestReader
+from gateway.proxy.request_head import REQUEST_LINE, RequestReader
 from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
 
@@ -136,9 +136,16 @@ class ClientConnection(asyncio.Protocol):
         """As asyncio.Protocol."""
         self.transport = transport
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._bound_kernel_buffer()
         self.edge = self._registry.opened(self)
         # A connection that says nothing gets as long as a head does: an idle one has shown first that it can speak.
         self._deadline = self._services.monotonic() + self._limits.head_timeout_seconds
+
+    def _bound_kernel_buffer(self) -> None:
+        """Keep the kernel from taking megabytes for a client that does not read: what waits there, nobody can stop."""
+        sock = self.transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_NOTSENT_LOWAT") and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio.Protocol. Hot."""
@@ -390,6 +397,11 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     @property
+    def next_deadline(self) -> float:
+        """That of the exchange under way; between two of them nobody waits for the moment."""
+        return inf if self._exchange is None else self._exchange.next_deadline
+
+    @property
     def is_busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._exchange is not None
@@ -414,7 +426,9 @@ def _may_begin_a_request(data: bytes) -> bool:
     """Whether an unfinished head can still become one: garbage is told at once, not after a timeout."""
     if data == b"\r":
         return True
-    line = data.partition(b"\r\n")[0]
+    line, line_end, _ = data.partition(b"\r\n")
+    if line_end and REQUEST_LINE.fullmatch(line) is None:
+        return False
     method = line.partition(b" ")[0]
     is_text = line.isascii() and b"\x00" not in line and data.count(b"\n") == data.count(b"\r\n")
     return is_text and len(method) <= 32 and method[:1].isalpha()

@@ -498,6 +498,11 @@ class Exchange:
         self._client_left_at = self._services.monotonic() + HALF_CLOSED_SECONDS
         return True
 
+    @property
+    def next_deadline(self) -> float:
+        """When a sweep will have something to do here, unless something happens before (monotonic)."""
+        return min(self.deadline, self._client_left_at)
+
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
         if self._stage in (Stage.RELAYING, Stage.TUNNEL):

@@ -1,7 +1,7 @@
 """From a request's target to a route. The path is cleaned once; what was matched is what is forwarded (R341)."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -13,7 +13,10 @@ from gateway.proxy.errors import BadRequest
 
 _ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}")
 _NESTED: Final = re.compile(rb"%(?:25)+")
-_DOTS: Final = frozenset({b".", b".."})
+# What stands behind a segment's name for one upstream or another: blanks, parameters, a query or a fragment.
+_DOTS: Final = re.compile(rb"\.\.?[\0-\x20]*(?:[;?#].*)?", re.DOTALL)
+_BEHIND_NAME: Final = re.compile(rb"[\0-\x20]*(?:;[^/]*)?(?=/|$)")
+_GAPS: Final = re.compile(rb"/{2,}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,8 +89,8 @@ class Router:
 
     def _check_readings(self, method: bytes, path: bytes, host: bytes) -> None:
         """Raise BadRequest if an upstream that decodes the path would find itself in another route's territory."""
-        plain = re.split(rb"[?#]", decoded(path), maxsplit=1)[0]
-        if plain != path and self._route_of(method, plain, host) is not self._route_of(method, path, host):
+        route = self._route_of(method, path, host)
+        if any(self._route_of(method, read, host) is not route for read in loose_readings(path)):
             raise BadRequest("a path that leads elsewhere once it is decoded")
 
     def _route_of(self, method: bytes, path: bytes, host: bytes) -> Route | None:
@@ -147,8 +150,17 @@ def _has_hidden_parts(path: bytes) -> bool:
     if plain.count(b"/") != path.count(b"/") or b"\\" in plain or b"\0" in plain:
         return True
     return any(
-        inner in _DOTS and inner != outer for inner, outer in zip(plain.split(b"/"), path.split(b"/"), strict=True)
+        inner != outer and _DOTS.fullmatch(inner) is not None
+        for inner, outer in zip(plain.split(b"/"), path.split(b"/"), strict=True)
     )
+
+
+def loose_readings(path: bytes) -> Iterator[bytes]:
+    """A clean path as upstreams read it that decode all of it, and leave out what they take for no part of it."""
+    plain = decoded(path)
+    for read in (plain, re.split(rb"[?#]", plain, maxsplit=1)[0]):
+        yield read
+        yield _GAPS.sub(b"/", _BEHIND_NAME.sub(b"", read))
 
 
 def decoded(path: bytes) -> bytes:

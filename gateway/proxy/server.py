@@ -21,6 +21,7 @@ from gateway.proxy.services import Services
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
+SHORTEST_PAUSE_SECONDS: Final = 0.05  # between two sweeps, where a deadline falls between
 
 
 class ProxyServer(web.Server):
@@ -93,11 +94,16 @@ class ProxyServer(web.Server):
         return sum(connection.is_busy == is_busy for connection in self._clients)
 
     async def _sweep(self) -> None:
+        pause = SWEEP_SECONDS
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(pause)
             now = self._services.monotonic()
+            soonest = now + SWEEP_SECONDS
             for connection in tuple(self._clients):
                 self._guarded(connection, partial(connection.sweep, now))
+                if now < connection.next_deadline < soonest:
+                    soonest = connection.next_deadline
+            pause = max(soonest - now, SHORTEST_PAUSE_SECONDS)
             for upstream in self._services.upstreams.values():
                 for target in upstream.targets:
                     target.close_idle(now - upstream.idle_seconds)

@@ -20,10 +20,12 @@ from gateway.proxy.response_head import ResponseFields
 WEBSOCKET: Final = b"websocket"
 POLICY_VIOLATION: Final = 1008  # the key is no longer admitted
 GOING_AWAY: Final = 1001
+LONGEST_FRAME_HEAD: Final = 14
 FLUSH_SECONDS: Final = 2.0  # for a client to take the last bytes
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_KEY: Final = re.compile(rb"(?:^|\r\n)sec-websocket-key:[ \t]*([A-Za-z0-9+/]{22}==)[ \t]*\r\n", re.IGNORECASE)
-_ACCEPT: Final = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([A-Za-z0-9+/=]*)[ \t]*\r\n", re.IGNORECASE)
+_KEYS: Final = re.compile(rb"(?:^|\r\n)sec-websocket-key:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_ACCEPTS: Final = re.compile(rb"\r\nsec-websocket-accept:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Handshake:
         if response.upgrade != self.upgrade:
             return False
         answer = base64.b64encode(hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest())
-        return not self.is_websocket or _ACCEPT.findall(response.start) == [answer]
+        return not self.is_websocket or _ACCEPTS.findall(response.start) == [answer]
 
 
 def handshake(request: RequestHead, allowed: frozenset[bytes]) -> Handshake | None:
@@ -56,8 +58,8 @@ def handshake(request: RequestHead, allowed: frozenset[bytes]) -> Handshake | No
         return None
     if upgrade != WEBSOCKET:
         return Handshake(upgrade, b"")
-    keys = _KEY.findall(request.fields.kept)
-    return Handshake(upgrade, keys[0]) if len(keys) == 1 else None
+    keys = _KEYS.findall(request.fields.kept)
+    return Handshake(upgrade, keys[0]) if len(keys) == 1 and _KEY.fullmatch(keys[0]) else None
 
 
 def close_frame(code: int) -> bytes:
@@ -77,28 +79,36 @@ class FrameBoundary:
         """Whether the last byte seen ended a frame."""
         return not self._head and not self._payload
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+    def feed(self, data: bytes, *, is_last: bool = False) -> int:
+        """Take the next bytes, or with `is_last` those of the current frame alone; answers how many."""
         position = 0
-        while position < len(data):
+        while position < len(data) and not (is_last and self.is_between_frames):
             if self._payload:
                 step = min(self._payload, len(data) - position)
                 self._payload -= step
                 position += step
                 continue
-            self._head += data[position : position + 1]
-            position += 1
-            self._read_head()
+            known = len(self._head)
+            head = self._head + data[position : position + LONGEST_FRAME_HEAD - known]
+            size, payload = _frame_head(head)
+            if not size:
+                self._head = head
+                return len(data)
+            self._head, self._payload = b"", payload
+            position += size - known
+        return position
 
-    def _read_head(self) -> None:
-        head = self._head
-        if len(head) < 2:
-            return
-        length, mask = head[1] & 0x7F, 4 if head[1] & 0x80 else 0
-        extra = {126: 2, 127: 8}.get(length, 0)
-        if len(head) == 2 + extra + mask:
-            self._payload = int.from_bytes(head[2 : 2 + extra]) if extra else length
-            self._head = b""
+
+def _frame_head(head: bytes) -> tuple[int, int]:
+    """The size of a frame's head and that of its payload, in bytes; zeros while the head is incomplete."""
+    if len(head) < 2:
+        return 0, 0
+    length, mask = head[1] & 0x7F, 4 if head[1] & 0x80 else 0
+    extra = {126: 2, 127: 8}.get(length, 0)
+    size = 2 + extra + mask
+    if len(head) < size:
+        return 0, 0
+    return size, int.from_bytes(head[2 : 2 + extra]) if extra else length
 
 
 class Tunnel:
@@ -123,6 +133,8 @@ class Tunnel:
         self._open_sides = 2
         self._active_at = monotonic()
         self._ended_at = inf
+        self._code = 0  # why it ends
+        self._has_told = False  # the client has had its last byte
         self._client_side = _Side(self, upstream, None)
         self._upstream_side = _Side(self, client, self._boundary)
 
@@ -138,20 +150,50 @@ class Tunnel:
             self._client_side.eof_received()
 
     def end(self, code: int) -> None:
-        """Close both sides; a WebSocket client is told why, if a frame can be put in. Only the first call counts."""
-        if self._ended_at < inf:
+        """Close both sides; a WebSocket client is told why, behind the frame under way. Only the first call counts."""
+        if self.is_ending:
             return
         self._ended_at = self._monotonic()
-        can_tell = not self._upstream_side.has_ended and not self._client.is_closing()
-        if can_tell and self._boundary is not None and self._boundary.is_between_frames:
-            self._client.write(close_frame(code))
-        self._client.close()
+        self._code = code
+        is_inside = self._boundary is not None and not self._boundary.is_between_frames
+        if not is_inside or self._upstream_side.has_ended:
+            self._tell()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more passes, but for the rest of the upstream's frame."""
+        return self._ended_at < inf
+
+    def last_frame(self, data: bytes) -> None:
+        """Let the upstream's frame come to its end, behind which the client can be told."""
+        if self._has_told:
+            return
+        assert self._boundary is not None
+        self._client.write(data[: self._boundary.feed(data, is_last=True)])
+        if self._boundary.is_between_frames:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._has_told = True
         self._upstream.abort()
+        if self._client.is_closing():
+            return
+        if self._boundary is not None and self._boundary.is_between_frames and not self._upstream_side.has_ended:
+            self._client.write(close_frame(self._code))
+        if not self._client.can_write_eof():
+            self._client.close()
+            return
+        # What a client still sends is read and thrown away: closing at once would answer it with a reset, which can
+        # overtake the reason.
+        if not self._upstream_side.has_ended:
+            self._client.write_eof()
+        self._client.resume_reading()
 
     def sweep(self, now: float) -> None:
         """End a tunnel that is silent for too long; cut one whose client does not read its end."""
         if now >= self._ended_at + FLUSH_SECONDS:
             self._client.abort()
+            self._upstream.abort()
         elif now >= self._active_at + self._idle_seconds:
             self.end(GOING_AWAY)
 
@@ -161,8 +203,10 @@ class Tunnel:
             self._client.close()
             self._upstream.close()
 
-    def side_lost(self) -> None:
-        """One side's connection is gone."""
+    def side_lost(self, other: Any) -> None:
+        """One side's connection is gone, so the other one ends, but for a client that is being told why."""
+        if other is not self._client or not self._has_told:
+            other.close()
         self._open_sides -= 1
         if not self._open_sides:
             self._on_closed()
@@ -183,6 +227,10 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._tunnel.moved()
+        if self._tunnel.is_ending:
+            if self._boundary is not None:
+                self._tunnel.last_frame(data)
+            return
         if self._boundary is not None:
             self._boundary.feed(data)
         self._other.write(data)
@@ -205,5 +253,4 @@ class _Side(asyncio.Protocol):
             self._other.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._other.close()
-        self._tunnel.side_lost()
+        self._tunnel.side_lost(self._other)

@@ -175,6 +175,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         if len(data) > HEAD_LIMIT:
             raise UpstreamError("the reply's head is too large")
+        if data.count(b"\n") != data.count(b"\r\n"):
+            raise UpstreamError("a bare LF in the reply's head")  # its end, as this upstream writes it, never comes
         self._held = data
 
     def _read_interim(self, response: ResponseFields, data: bytes) -> None:

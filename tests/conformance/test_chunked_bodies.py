@@ -26,6 +26,7 @@ GOOD = [
 ]
 
 
+@pytest.mark.threat("chunk lines", "trailers")
 @pytest.mark.parametrize(("coded", "payload"), GOOD)
 @pytest.mark.parametrize("is_bytewise", [False, True], ids=["whole", "bytewise"])
 async def test_a_chunked_body_arrives_as_the_same_payload(
@@ -72,6 +73,7 @@ BAD = [
 ]
 
 
+@pytest.mark.threat("chunk lines", "size bombs")
 @pytest.mark.parametrize("coded", BAD)
 @pytest.mark.parametrize("is_bytewise", [False, True], ids=["whole", "bytewise"])
 async def test_a_malformed_chunked_body_never_completes(edge: Edge, coded: bytes, is_bytewise: bool) -> None:

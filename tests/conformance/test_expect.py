@@ -10,6 +10,7 @@ HEAD = b"POST /a HTTP/1.1\r\nHost: gw.test\r\nExpect: 100-continue\r\nConnection
 ARRIVED = b"POST /a HTTP/1.1\r\nHost: upstream\r\n" + OURS + b"Content-Length: 4\r\n\r\nbody"
 
 
+@pytest.mark.threat("Expect")
 async def test_the_body_is_asked_for_once_the_upstream_is_there(edge: Edge) -> None:
     """100, then the body goes through, then the reply. RFC 9110 10.1.1."""
     async with edge.line() as line:
@@ -28,6 +29,7 @@ async def test_a_body_that_does_not_wait_is_taken(edge: Edge) -> None:
     assert edge.arrived() == [ARRIVED]
 
 
+@pytest.mark.threat("Expect", "unread body after an early answer")
 @pytest.mark.parametrize("target", [b"/keyed", b"/small", b"/reading", b"/dead"])
 async def test_a_refused_body_is_not_asked_for(edge: Edge, target: bytes) -> None:
     """The refusal comes instead of 100. RFC 9110 10.1.1."""
@@ -58,6 +60,7 @@ async def test_without_a_body_there_is_nothing_to_ask_for(edge: Edge) -> None:
     assert all(b"xpect" not in received for received in edge.arrived())
 
 
+@pytest.mark.threat("Expect")
 @pytest.mark.parametrize("value", [b"", b"200-ok", b"100-continue, x", b"100-continued"])
 async def test_other_expectations_are_refused(edge: Edge, value: bytes) -> None:
     """417, and nothing reaches the upstream. RFC 9110 10.1.1."""
@@ -68,6 +71,7 @@ async def test_other_expectations_are_refused(edge: Edge, value: bytes) -> None:
     )
 
 
+@pytest.mark.threat("Expect")
 @pytest.mark.parametrize("name", [b"Expec-t", b"EXPE_CT"])
 async def test_twins_of_expect_do_not_arrive(edge: Edge, name: bytes) -> None:
     """Nor is anything expected by a name that only looks like it. R022."""

@@ -22,6 +22,7 @@ GARBAGE = [
     pytest.param(b"<html></html>\r\n\r\n", id="HTML"),
     pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", id="a reply"),
     pytest.param(b"GET /a\r\n\r\n", id="HTTP/0.9"),
+    pytest.param(b"GET /a\r\n", id="HTTP/0.9, one line"),
     pytest.param(b"GET /a HTTP/0.9\r\nHost: gw.test\r\n\r\n", id="HTTP/0.9, said"),
     pytest.param(b"GET /a HTTP/1.2\r\nHost: gw.test\r\n\r\n", id="HTTP/1.2"),
     pytest.param(b"GET /a HTTP/2.0\r\nHost: gw.test\r\n\r\n", id="HTTP/2.0"),
@@ -42,6 +43,7 @@ GARBAGE = [
 ]
 
 
+@pytest.mark.threat("methods in disguise")
 @pytest.mark.parametrize("sent", GARBAGE)
 async def test_what_is_no_request_is_told_at_once(edge: Edge, sent: bytes) -> None:
     """400 and a close, without waiting for more. R340."""

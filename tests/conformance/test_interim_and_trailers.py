@@ -43,6 +43,7 @@ async def test_trailers_are_relayed(edge: Edge) -> None:
     assert (await edge.converse(GET)).endswith(b"5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n")
 
 
+@pytest.mark.threat("trailers")
 @pytest.mark.parametrize(
     "trailer",
     [

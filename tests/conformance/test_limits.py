@@ -52,6 +52,7 @@ async def test_the_limits_themselves_are_allowed(edge: Edge, sent: bytes) -> Non
     assert [reply.status for reply in replies] == [200]
 
 
+@pytest.mark.threat("size bombs")
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
@@ -98,6 +99,7 @@ SLOW = [
 ]
 
 
+@pytest.mark.threat("slow clients")
 async def test_slow_clients_are_told_and_dropped(edge: Edge) -> None:
     """408 once the time is over, nothing complete upstream, and every connection ends. R340, R345."""
 
@@ -121,6 +123,7 @@ async def test_slow_clients_are_told_and_dropped(edge: Edge) -> None:
     await edge.assert_serving()
 
 
+@pytest.mark.threat("slow clients")
 async def test_a_head_has_one_deadline_however_it_drips(edge: Edge) -> None:
     """A byte now and then does not keep a head open (slowloris). R345."""
     loop = asyncio.get_running_loop()
@@ -152,6 +155,7 @@ async def test_a_slow_but_steady_body_is_served(edge: Edge) -> None:
     assert edge.arrived()[0] == head % (b"upstream", OURS + length) + pieces * piece
 
 
+@pytest.mark.threat("slow clients")
 async def test_a_body_has_a_rate_however_it_drips(edge: Edge) -> None:
     """A byte now and then does not keep a request open (slow POST). R345."""
     loop = asyncio.get_running_loop()

@@ -107,6 +107,7 @@ async def test_an_empty_line_between_requests_is_forgiven(edge: Edge) -> None:
         assert [reply.status for reply in await line.replies(b"POST", b"GET", b"GET")] == [200] * 3
 
 
+@pytest.mark.threat("answer of another request", "forged identity")
 async def test_one_callers_identity_does_not_stay_on_the_connection(edge: Edge) -> None:
     """Each request of a connection is admitted by itself. R020."""
     edge.upstream.script = tell

@@ -85,6 +85,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 @pytest.mark.parametrize("sent", REFUSED)
 @pytest.mark.parametrize("is_bytewise", [False, True], ids=["whole", "bytewise"])
 async def test_a_message_of_two_readings_reaches_nobody(edge: Edge, sent: bytes, is_bytewise: bool) -> None:
@@ -92,6 +93,7 @@ async def test_a_message_of_two_readings_reaches_nobody(edge: Edge, sent: bytes,
     await edge.assert_refused(sent, 400, "bad_request", is_bytewise=is_bytewise)
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 @pytest.mark.parametrize(
     "name", [b"Content_Length", b"Content.Length", b"contentlength", b"Transfer_Encoding", b"transfer.encoding"]
 )
@@ -104,6 +106,7 @@ async def test_twins_of_framing_fields_do_not_arrive(edge: Edge, name: bytes) ->
     )
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 async def test_a_key_is_not_what_makes_the_difference(edge: Edge) -> None:
     """A smuggled request with a good key is refused for its form, in front of and behind a good one. R341."""
     keyed = b"GET /keyed HTTP/1.1\r\nHost: gw.test\r\nX-Api-Key: @KEY@\r\n"
@@ -114,6 +117,7 @@ async def test_a_key_is_not_what_makes_the_difference(edge: Edge) -> None:
     )
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 async def test_what_is_in_front_is_served_and_what_is_behind_is_not(edge: Edge) -> None:
     """A bad request costs nothing of the good one before it, and takes what follows with it. R341."""
     await edge.assert_refused(

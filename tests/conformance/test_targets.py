@@ -26,6 +26,7 @@ PASSED = [
 ]
 
 
+@pytest.mark.threat("path of two readings")
 @pytest.mark.parametrize(("asked", "arrived"), PASSED)
 async def test_a_target_arrives_as_it_was_matched(edge: Edge, asked: bytes, arrived: bytes) -> None:
     """The cleaned path goes upstream, and everything else byte for byte. R341."""
@@ -61,12 +62,14 @@ REFUSED = [
 ]
 
 
+@pytest.mark.threat("path of two readings")
 @pytest.mark.parametrize("asked", REFUSED)
 async def test_a_target_of_two_readings_is_refused(edge: Edge, asked: bytes) -> None:
     """Nothing that an upstream might read as another path goes upstream, nor past the rule of that path. R341."""
     await edge.assert_refused(asked + REST, 400, "bad_request")
 
 
+@pytest.mark.threat("path of two readings")
 @pytest.mark.parametrize(
     "asked",
     [b"GET /keyed", b"GET /keyed/", b"GET //keyed", b"GET /./keyed", b"GET /a/../keyed/x", b"GET http://gw.test/keyed"],
@@ -88,6 +91,7 @@ ABSOLUTE = [
 ]
 
 
+@pytest.mark.threat("Host as a lever")
 @pytest.mark.parametrize(("asked", "target", "host"), ABSOLUTE)
 async def test_absolute_form_goes_to_the_configured_upstream(
     edge: Edge, asked: bytes, target: bytes, host: bytes
@@ -130,12 +134,14 @@ HOSTS = [
 ]
 
 
+@pytest.mark.threat("Host as a lever")
 @pytest.mark.parametrize("lines", HOSTS)
 async def test_a_host_that_is_none_is_refused(edge: Edge, lines: bytes) -> None:
     """Exactly one Host of the grammar. RFC 9112 3.2, R342."""
     await edge.assert_refused(b"GET /a HTTP/1.1\r\n" + lines + b"\r\n", 400, "bad_request")
 
 
+@pytest.mark.threat("CONNECT", "methods in disguise")
 @pytest.mark.parametrize("asked", [b"CONNECT gw.test:443", b"CONNECT /", b"TRACE /a"])
 async def test_connect_and_trace_are_never_forwarded(edge: Edge, asked: bytes) -> None:
     """405 with Allow, and the connection ends. R340."""

@@ -23,6 +23,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.threat("unread body after an early answer")
 @pytest.mark.parametrize(("line", "field", "status"), REFUSALS)
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
 async def test_a_good_request_inside_a_refused_body_is_not_served(
@@ -53,6 +54,7 @@ async def test_a_refusal_gets_through_while_a_large_body_is_on_its_way(edge: Edg
     assert edge.upstream.received == []
 
 
+@pytest.mark.threat("unread body after an early answer")
 async def test_an_early_reply_ends_the_connection(edge: Edge) -> None:
     """The upstream answers at once: the client gets the answer, then the end; the rest goes nowhere. RFC 9112 9.6."""
 
@@ -111,6 +113,7 @@ async def test_a_body_of_just_the_limit_passes(edge: Edge, is_chunked: bool) -> 
     assert [request.body for request in edge.upstream.requests] == [body]
 
 
+@pytest.mark.threat("unread body after an early answer")
 async def test_a_body_that_grows_over_the_limit_never_completes(edge: Edge) -> None:
     """Chunks are counted as they come: 413, and the upstream sees an unfinished request. R195."""
     async with edge.line() as line:

@@ -57,6 +57,7 @@ NONSENSE = [
 ]
 
 
+@pytest.mark.threat("broken replies", "cached refusals")
 @pytest.mark.parametrize("answer", NONSENSE)
 @pytest.mark.parametrize("sent", [GET, POST], ids=["GET", "POST"])
 async def test_nonsense_becomes_a_502(edge: Edge, answer: bytes, sent: bytes) -> None:
@@ -86,6 +87,7 @@ CUT = [
 ]
 
 
+@pytest.mark.threat("broken replies")
 @pytest.mark.parametrize(("part", "body"), CUT)
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
 async def test_a_cut_reply_is_cut_for_the_client_too(edge: Edge, part: bytes, body: bytes, version: bytes) -> None:
@@ -129,6 +131,7 @@ async def test_malformed_chunks_in_the_middle_cut_the_reply(edge: Edge) -> None:
 LEFT_OVER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Poison: yes\r\n\r\npoison"
 
 
+@pytest.mark.threat("broken replies", "answer of another request")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -159,6 +162,7 @@ async def test_bytes_behind_a_reply_reach_nobody(edge: Edge, answer: bytes) -> N
     await edge.upstream.until_quiet()
 
 
+@pytest.mark.threat("broken replies")
 async def test_bytes_on_an_idle_connection_end_it(edge: Edge) -> None:
     """Also when they come later: nobody asked for them. RFC 9112 9.2."""
     gate = asyncio.Event()
@@ -227,6 +231,7 @@ async def reuse(edge: Edge, sent: bytes, ending: Script) -> list[int]:
     return [r.status for r in replies]
 
 
+@pytest.mark.threat("repeated writes")
 @pytest.mark.parametrize("ending", [hang_up, hang_up_hard])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
 async def test_a_safe_request_is_repeated_once_on_a_fresh_connection(edge: Edge, method: bytes, ending: Script) -> None:
@@ -238,6 +243,7 @@ async def test_a_safe_request_is_repeated_once_on_a_fresh_connection(edge: Edge,
     assert edge.arrived() == [GET_ARRIVED + again, again]
 
 
+@pytest.mark.threat("repeated writes")
 @pytest.mark.parametrize("ending", [hang_up, hang_up_hard])
 @pytest.mark.parametrize(
     "sent",
@@ -250,6 +256,21 @@ async def test_another_request_is_not_repeated(edge: Edge, sent: bytes, ending: 
     assert len(edge.upstream.connections) == 1
 
 
+@pytest.mark.threat("repeated writes")
+@pytest.mark.parametrize("ending", [hang_up, hang_up_hard])
+async def test_a_clients_first_write_meets_no_dying_connection(edge: Edge, ending: Script) -> None:
+    """A client that begins with a POST gets a new connection: a kept one may die, and then nobody could tell him."""
+    edge.upstream.script = once(ending)
+    async with edge.line() as first, edge.line() as second:
+        await first.send(GET)
+        await first.replies(b"GET")
+        edge.upstream.script = reply(OK)
+        await second.send(POST)
+        assert [r.status for r in await second.replies(b"POST")] == [200]
+    assert len(edge.upstream.connections) == 2
+
+
+@pytest.mark.threat("repeated writes")
 @pytest.mark.parametrize("ending", [hang_up_inside_a_reply, answer_nonsense])
 async def test_a_request_that_was_answered_is_not_repeated(edge: Edge, ending: Script) -> None:
     """Once a byte of a reply has come, the upstream has taken the request. RFC 9110 9.2.2."""
@@ -257,6 +278,7 @@ async def test_a_request_that_was_answered_is_not_repeated(edge: Edge, ending: S
     assert len(edge.upstream.connections) == 1
 
 
+@pytest.mark.threat("repeated writes")
 async def test_a_request_is_repeated_only_once(edge: Edge) -> None:
     """An upstream that always hangs up is asked twice, and then the client is told. R340."""
     edge.upstream.script = once(hang_up)
@@ -340,6 +362,40 @@ async def test_an_upstream_that_says_nothing_is_a_504(edge: Edge) -> None:
         assert (told.status, told.body, told.is_cut) == (200, b"hello", True)
     await edge.upstream.until_quiet()
     assert len(edge.upstream.requests) == 3
+
+
+async def test_a_head_with_bare_line_feeds_is_not_waited_for(edge: Edge) -> None:
+    """A head whose lines end otherwise never ends as a head does: a 502 at once, not at the timeout. RFC 9112 2.2."""
+
+    async def bare(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\nContent-Type: text/plain\nContent-Length: 2\n\nok")
+        await connection.until_ended()
+
+    edge.upstream.script = bare
+    async with edge.line() as line:
+        await line.send(GET)
+        (told,) = await line.replies(b"GET")
+        assert told.status == 502
+
+
+async def test_a_route_may_be_quicker_than_its_upstream(edge: Edge) -> None:
+    """The same silent upstream is given up where the route says so, while others still wait for it. R340."""
+
+    async def silence(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.until_ended()
+
+    edge.upstream.script = silence
+    async with edge.line() as patient, edge.line() as quick:
+        await patient.send(GET)
+        await edge.upstream.until(lambda: len(edge.upstream.requests) == 1)
+        await quick.send(GET.replace(b"GET /", b"GET /quick/", 1))
+        (told,) = await quick.replies(b"GET")
+        assert told.status == 504
+        assert not patient.received
+        (told,) = await patient.replies(b"GET")
+        assert told.status == 504
 
 
 async def test_a_reply_streams_through(edge: Edge) -> None:

@@ -64,6 +64,7 @@ async def test_a_push_reaches_another_node_in_milliseconds(dsn: str, redis_url: 
         assert not reader.view.is_usable(change.revision - 1, ("key:k1",))
 
 
+@pytest.mark.threat("missed revocation")
 @pytest.mark.parametrize("has_redis", [True, False])
 async def test_a_poll_alone_brings_what_nobody_published(dsn: str, redis_url: str, has_redis: bool) -> None:
     """A change typed into psql is known within the bound, with Redis and without. R237."""
@@ -153,6 +154,7 @@ async def test_without_any_source_the_view_lapses(
         await until(lambda: node.view.is_fresh)
 
 
+@pytest.mark.threat("missed revocation")
 async def test_redis_frozen_polls_keep_the_view_fresh(own_postgres: OwnPostgres, own_redis: OwnRedis) -> None:
     """A frozen Redis is noticed by its silence; afterwards the subscription is made anew. R237."""
     async with member(own_postgres.dsn, own_redis.url) as node:
@@ -169,6 +171,7 @@ async def test_redis_frozen_polls_keep_the_view_fresh(own_postgres: OwnPostgres,
         await until(lambda: node.is_subscribed)
 
 
+@pytest.mark.threat("missed revocation")
 async def test_redis_killed_and_restarted(own_postgres: OwnPostgres, own_redis: OwnRedis) -> None:
     """What changed while nobody could push is known all the same, and pushes come again. R237."""
     await plant(own_postgres.dsn)
@@ -189,6 +192,7 @@ async def test_redis_killed_and_restarted(own_postgres: OwnPostgres, own_redis: 
         assert "key:k1" in reader.evicted
 
 
+@pytest.mark.threat("missed revocation")
 async def test_a_killed_subscriber_subscribes_again_and_has_missed_nothing(dsn: str, redis_url: str) -> None:
     """CLIENT KILL of the subscription: noticed at once, and its pongs count only after another poll. R237."""
     async with member(dsn, redis_url) as node, redis.asyncio.Redis.from_url(redis_url) as raw:

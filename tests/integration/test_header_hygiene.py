@@ -158,6 +158,7 @@ async def spoofed(edge: Edge) -> float:
 # R020, R021, R022: identity
 
 
+@pytest.mark.threat("forged identity")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("target", "key", "identity"),
@@ -186,6 +187,7 @@ async def test_forged_identity_never_arrives(
         assert len(seen) <= 1, "an upstream that folds names sees one value only"
 
 
+@pytest.mark.threat("forged identity")
 async def test_forged_identity_joined_and_repeated(edge: Edge) -> None:
     """A list, two lines, an empty value: all go. R022."""
     request = await sent(
@@ -200,6 +202,7 @@ async def test_forged_identity_joined_and_repeated(edge: Edge) -> None:
     assert values(request, b"X-User-Id") == [b"user-ada"]
 
 
+@pytest.mark.threat("Connection takes our fields away")
 @pytest.mark.parametrize(
     "options",
     [
@@ -215,6 +218,7 @@ async def test_connection_cannot_take_the_identity_away(edge: Edge, options: byt
     assert edge.plain(request.raw) == b"GET /keyed HTTP/1.1\r\nHost: upstream\r\n" + IDENTITY + OURS + b"\r\n"
 
 
+@pytest.mark.threat("trailers")
 async def test_identity_in_trailers_goes_nowhere(edge: Edge) -> None:
     """Trailers are dropped, announced or not. R020, R022."""
     replies = await edge.line_says(
@@ -234,6 +238,7 @@ async def test_identity_in_trailers_goes_nowhere(edge: Edge) -> None:
     ]
 
 
+@pytest.mark.threat("forged identity")
 async def test_the_configured_names_are_the_reserved_ones(other: Edge) -> None:
     """Under other names, those are set and protected, and the default ones are the client's own. R021."""
     request = await sent(
@@ -341,6 +346,7 @@ async def test_a_key_in_another_place_is_none(edge: Edge, other: Edge) -> None:
 # R024, R297: this hop's fields, and who is in front of it
 
 
+@pytest.mark.threat("h2c upgrade")
 async def test_hop_by_hop_fields_of_a_request_stay_behind(edge: Edge) -> None:
     """What was said to the gateway alone is not passed on. R024."""
     request = await sent(
@@ -459,6 +465,7 @@ async def test_an_upstream_cannot_speak_for_the_gateway(edge: Edge) -> None:
     assert b"X-Stays: 1" in said
 
 
+@pytest.mark.threat("cached refusals")
 @pytest.mark.parametrize("value", [b"no-store", b"private, max-age=0", b"public, max-age=60"])
 async def test_an_upstreams_caching_is_left_alone(edge: Edge, value: bytes) -> None:
     """It is neither weakened nor invented. R343."""
@@ -494,6 +501,7 @@ async def test_an_upstreams_own_refusal_passes_unchanged(edge: Edge, status: int
     ]
 
 
+@pytest.mark.threat("cached refusals", "two credentials")
 @pytest.mark.parametrize(
     ("request_line", "line", "status", "code"),
     [
@@ -530,6 +538,7 @@ async def test_the_gateways_own_replies(
     assert other.upstream.received == []
 
 
+@pytest.mark.threat("cached refusals")
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
@@ -567,6 +576,7 @@ async def test_a_host_that_no_route_has_is_not_told_from_no_route(other: Edge) -
 # R341, R342: what a path and a host can do
 
 
+@pytest.mark.threat("path of two readings")
 @pytest.mark.parametrize(
     "target",
     [
@@ -599,6 +609,7 @@ async def test_a_key_for_one_path_is_no_key_for_another(edge: Edge, target: byte
     assert (await sent(edge, b"/orders/admins", b"X-Api-Key: @KEY@")).target == b"/orders/admins"
 
 
+@pytest.mark.threat("Host as a lever")
 @pytest.mark.parametrize("named", ["target", "host", "both"])
 async def test_a_request_cannot_choose_its_upstream(edge: Edge, named: str) -> None:
     """Whatever authority is named, only the configured address is spoken to, by its own name. R342."""

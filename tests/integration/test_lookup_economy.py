@@ -130,6 +130,7 @@ async def test_the_retired_secrets_are_searched_only_after_the_current_ones(pair
     assert stand.lookups(mark) == (1, 1)
 
 
+@pytest.mark.threat("SQL in the key", "flood of unknown keys")
 async def test_what_has_not_the_shape_is_refused_without_asking(pair: Pair) -> None:
     """Malformed, mistyped and foreign secrets are refused with no question to anybody. R006 R011."""
     stand = pair.stand
@@ -143,6 +144,7 @@ async def test_what_has_not_the_shape_is_refused_without_asking(pair: Pair) -> N
     assert await stand.redis_calls() == calls
 
 
+@pytest.mark.threat("flood of unknown keys")
 async def test_an_unknown_key_is_searched_once_in_its_time(pair: Pair) -> None:
     """The second request with it, on either node, asks no Postgres; after its time it is searched again. R046."""
     stand, secret = pair.stand, unknown_secret()
@@ -186,6 +188,7 @@ async def test_a_key_created_after_it_was_probed_works_at_once(pair: Pair) -> No
 # -- many at once
 
 
+@pytest.mark.threat("herd after a cache restart")
 async def test_fifty_cold_requests_are_one_lookup(pair: Pair) -> None:
     """However many ask for one key at once, Postgres is asked once, and all get the same answer. R048."""
     stand = pair.stand
@@ -205,6 +208,7 @@ async def test_every_key_is_looked_up_for_itself(pair: Pair) -> None:
     assert stand.lookups(mark) == (30, 0)
 
 
+@pytest.mark.threat("answer of another request")
 async def test_the_first_client_may_leave_during_the_lookup(pair: Pair) -> None:
     """Its disconnection neither fails nor repeats the lookup that the others wait for. R050."""
     stand = pair.stand
@@ -324,6 +328,7 @@ GARBAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.threat("poisoned cache entry")
 @pytest.mark.parametrize("kind", GARBAGE)
 async def test_garbage_in_redis_is_a_miss(pair: Pair, kind: str) -> None:
     """Whatever stands under a key's name, the answer is Postgres' and the caller's own. R055."""
@@ -344,6 +349,7 @@ async def check_truth_is_asked(pair: Pair, key: Key, value: bytes) -> None:
     assert await stand.sample(pair.one, "ostiary_cache_events_total", layer="redis", event="refused") == refused + 1
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_another_keys_record_is_a_miss(pair: Pair) -> None:
     """A record that is genuine, but was left for another secret, makes nobody somebody else. R055."""
     stand = pair.stand
@@ -352,6 +358,7 @@ async def test_another_keys_record_is_a_miss(pair: Pair) -> None:
     await check_truth_is_asked(pair, key, await until_entry(stand, other))
 
 
+@pytest.mark.threat("poisoned cache entry")
 @pytest.mark.parametrize(
     "change",
     [
@@ -387,6 +394,7 @@ async def seal_of(stand: Stand) -> Seal:
     return seal
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_another_type_in_redis_is_a_miss(pair: Pair) -> None:
     """A list where a value should stand is an error of Redis, and a miss here. R055 R056."""
     stand = pair.stand
@@ -398,6 +406,7 @@ async def test_another_type_in_redis_is_a_miss(pair: Pair) -> None:
     assert stand.lookups(mark) == (1, 0)
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_a_record_from_before_a_revocation_brings_nothing_back(pair: Pair) -> None:
     """Genuine, unexpired, of this very key, but older than its revocation: Redis' past does not count. R055 R231."""
     stand = pair.stand
@@ -413,6 +422,7 @@ async def test_a_record_from_before_a_revocation_brings_nothing_back(pair: Pair)
         assert (answer.status, answer.code) == (401, "key_revoked")
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_a_record_that_was_made_here_is_used(pair: Pair) -> None:
     """The counterpart of the above: a genuine record is taken, so the misses are not for want of reading. R041 R055."""
     stand = pair.stand
@@ -432,6 +442,7 @@ async def test_a_record_that_was_made_here_is_used(pair: Pair) -> None:
 # -- where secrets are
 
 
+@pytest.mark.threat("secrets in logs")
 async def test_a_secret_stands_nowhere(pair: Pair) -> None:
     """Created, used, rotated, revoked, mistyped: no secret is in a table, in Redis, in a log or a metric. R040."""
     stand = pair.stand

@@ -243,6 +243,7 @@ async def test_a_restart_of_postgres_costs_no_request(scene: Scene) -> None:
     assert [answer.who for answer in answers] == [key.id for key in cold]
 
 
+@pytest.mark.threat("failure taken for admission")
 async def test_what_the_entitlement_says_is_needed(scene: Scene) -> None:
     """It cannot be read: 503, never 200 and never 403, and nothing of it is kept. R047 R073 R080."""
     key = await scene.stand.new_key()
@@ -285,6 +286,7 @@ async def test_a_confirmed_lack_of_entitlement_is_no_outage(
 # -- both
 
 
+@pytest.mark.threat("failure taken for admission")
 async def test_without_both_the_bound_decides(scene: Scene) -> None:
     """No news from anywhere: known keys are served as long as the last news hold, then 503; never a 401. R058 R079."""
     known, cold = await scene.stand.new_keys(2)
@@ -323,6 +325,7 @@ async def check_what_needs_no_store(scene: Scene) -> None:
     assert (await scene.call("nonsense")).code == "invalid_api_key"
 
 
+@pytest.mark.threat("failure taken for admission")
 async def test_a_frozen_world_hangs_nobody(scene: Scene) -> None:
     """Both stand still, all connections open: after the bound every caller soon hears 503. R051 R058."""
     known, cold = await scene.stand.new_keys(2)

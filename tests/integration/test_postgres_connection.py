@@ -325,6 +325,7 @@ async def test_waiting_for_a_place_counts(pools: Pools, postgres_dsn: str) -> No
     assert await pg.run(answer, seconds=5) == 42
 
 
+@pytest.mark.threat("answer of another request")
 async def test_cancelled_caller(pools: Pools, postgres_dsn: str) -> None:
     """A caller that leaves gives its place back at once, and nobody gets its connection. R050."""
     pg = await pools.open(postgres_dsn, pool_size=1)
@@ -336,6 +337,7 @@ async def test_cancelled_caller(pools: Pools, postgres_dsn: str) -> None:
     assert await pg.run(backend, seconds=5) != before
 
 
+@pytest.mark.threat("answer of another request")
 async def test_no_crossed_answers(pools: Pools, postgres_dsn: str) -> None:
     """Whatever is cancelled or times out around it, a call gets the answer to its own question."""
     pg = await pools.open(postgres_dsn, pool_size=4)

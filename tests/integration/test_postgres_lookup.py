@@ -205,6 +205,7 @@ async def test_unknown_status_refuses(pg: Postgres) -> None:
     assert not (await found(pg, CURRENT)).is_tenant_active
 
 
+@pytest.mark.threat("SQL in the key")
 async def test_injection(pg: Postgres) -> None:
     """What is asked for is a parameter, never a part of the statement."""
     finding = await KeyLookup(pg).find((b"' OR true --", b""))

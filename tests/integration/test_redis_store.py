@@ -134,6 +134,7 @@ def sealed(value: bytes) -> Callable[[str], bytes]:
     return make
 
 
+@pytest.mark.threat("poisoned cache entry")
 @pytest.mark.parametrize(
     "make",
     [
@@ -168,6 +169,7 @@ async def test_another_type_is_a_miss(store: Store, raw: Any) -> None:
     assert await store.entries.get(DIGEST) == FOUND
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_another_deployments_record_is_a_miss(redis_url: str, store: Store) -> None:
     """Whoever does not have this database's seal key cannot make an identity. R055."""
     async with opened(redis_url, key=b"l" * 32) as stranger:
@@ -235,6 +237,7 @@ async def test_many_calls_into_a_frozen_redis(own_redis: OwnRedis) -> None:
         await until(lambda: put(store))
 
 
+@pytest.mark.threat("answer of another request")
 async def test_answers_never_cross_after_cancellations(redis_url: str, store: Store) -> None:
     """A connection whose call was cancelled is never used again: each digest gets its own record."""
     digests = [bytes([number]) * 32 for number in range(20)]

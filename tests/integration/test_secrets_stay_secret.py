@@ -192,6 +192,7 @@ def misuses(key: str) -> list[bytes]:
     ]
 
 
+@pytest.mark.threat("secrets in logs")
 async def test_no_secret_is_found_anywhere(own_postgres: OwnPostgres, own_redis: OwnRedis, tmp_path: Path) -> None:
     """Success, refusal, misuse, outage, breakage and shutdown leave no secret behind. R040, R127, R218, R324."""
     sweep = Sweep()

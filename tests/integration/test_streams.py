@@ -141,6 +141,7 @@ async def test_upstream_that_breaks_off_cuts_the_client(world: World) -> None:
             await stream.readuntil(b"\n\n")
 
 
+@pytest.mark.threat("streams of a revoked key")
 async def test_stream_ends_with_its_key(world: World) -> None:
     """Within the bound a revoked key's stream is cut, and counted; another key's lives on. R197."""
     doomed_key, other_key = await world.key("first"), await world.key("second")

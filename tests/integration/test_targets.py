@@ -76,6 +76,7 @@ async def test_restarted_target_costs_no_retry(gateway: StartGateway, pair: list
     assert [await ask(node) for _ in range(4)] == [(200, "1")] * 4
 
 
+@pytest.mark.threat("repeated writes")
 async def test_request_that_was_sent_is_not_sent_twice(gateway: StartGateway, upstream: RecordingUpstream) -> None:
     """A POST whose connection breaks after it was sent is a 502; no target sees it again."""
 

@@ -125,6 +125,7 @@ async def test_close_codes_pass(world: World, code: int) -> None:
     await until(lambda: world.echo.closed == [code])
 
 
+@pytest.mark.threat("upgrade without a switch")
 async def test_handshake_without_a_key_reaches_nobody(world: World) -> None:
     """An upgrade is admitted like any request: refused, it is a 401 and the upstream saw nothing."""
     with pytest.raises(websockets.InvalidStatus) as refused:
@@ -134,6 +135,7 @@ async def test_handshake_without_a_key_reaches_nobody(world: World) -> None:
     assert world.echo.heads == []
 
 
+@pytest.mark.threat("streams of a revoked key")
 async def test_socket_of_a_revoked_key_is_closed(world: World) -> None:
     """Within the bound a revoked key's socket gets close code 1008; another key's lives on. R197."""
     other = await world.make_key("second")
@@ -146,6 +148,27 @@ async def test_socket_of_a_revoked_key_is_closed(world: World) -> None:
         await roundtrip(unrelated, "after")
 
 
+@pytest.mark.threat("streams of a revoked key")
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+async def test_busy_sockets_are_told_as_well(world: World, size: int) -> None:
+    """Sockets in the middle of messages, both ways, get close code 1008 too, and not a reset. R197."""
+    message = secrets.token_bytes(size)
+
+    async def keep_busy(socket: ClientConnection) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await socket.send(message)
+                assert await socket.recv() == message
+
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(world.connect(compression=None)) for _ in range(6)]
+        talks = asyncio.gather(*map(keep_busy, sockets))
+        await world.manage("POST", f"/keys/{world.key['id']}/revoke", {"reason": "test"})
+        await asyncio.wait_for(talks, 10)
+        assert [socket.close_code for socket in sockets] == [1008] * 6
+
+
+@pytest.mark.threat("streams of a revoked key")
 async def test_socket_of_an_expiring_key_is_closed(world: World) -> None:
     """A key that expires while its socket is open takes it along. R197."""
     async with world.connect() as socket:

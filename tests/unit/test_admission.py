@@ -385,6 +385,7 @@ async def test_a_route_asks_for_more_than_a_key(access: Access, facts: dict[str,
 # -- how much is remembered
 
 
+@pytest.mark.threat("flood of unknown keys")
 async def test_a_flood_of_unknown_keys_drives_out_no_known_one() -> None:
     """Absences are kept apart and in bounds; so are the known keys. R060."""
     world = World(has_shared=False, local_entries=3)

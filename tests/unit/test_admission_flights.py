@@ -44,6 +44,7 @@ async def test_many_requests_with_one_key_are_one_lookup(held: World) -> None:
     assert isinstance(answers[0], Admitted)
 
 
+@pytest.mark.threat("flood of unknown keys")
 async def test_many_requests_with_one_unknown_key_are_one_lookup(held: World) -> None:
     """So it is for a key that nobody has. R046 R048."""
     requests = start(held, credential("nobody"), 50)
@@ -156,6 +157,7 @@ async def test_closing_ends_what_is_under_way(held: World) -> None:
 # -- how many may wait
 
 
+@pytest.mark.threat("flood of unknown keys")
 async def test_the_queue_has_an_end(held: World) -> None:
     """With so many secrets waiting, one more is told at once to come back; one of those may still be joined. R052."""
     waiting = [start(held, credential(f"unknown {number}"))[0] for number in range(LONGEST_QUEUE)]
@@ -173,6 +175,7 @@ async def test_the_queue_has_an_end(held: World) -> None:
 # -- overtaken by a change
 
 
+@pytest.mark.threat("lookup against revocation")
 async def test_a_lookup_that_was_overtaken_is_repeated(held: World) -> None:
     """The row was read, the key revoked, then the answer came: it counts for nothing, in no tier. R231."""
     world = World()
@@ -198,6 +201,7 @@ async def test_an_absence_that_was_overtaken_is_repeated(held: World) -> None:
     assert isinstance(await request, Admitted)
 
 
+@pytest.mark.threat("lookup against revocation")
 async def test_an_answer_from_the_shared_cache_can_be_overtaken_too() -> None:
     """The entry was read, the key revoked, then it arrived: the truth is asked. R231."""
     world = World()
@@ -215,6 +219,7 @@ async def test_an_answer_from_the_shared_cache_can_be_overtaken_too() -> None:
     assert answer.reason.value == "key_revoked"
 
 
+@pytest.mark.threat("lookup against revocation")
 async def test_a_change_between_the_answer_and_its_use_counts() -> None:
     """In the one moment between the lookup's end and the waiting request's turn, a change is still seen. R231."""
     world = World(has_shared=False)

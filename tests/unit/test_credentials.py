@@ -14,6 +14,7 @@ FOUND = Credential(sha256_digest(SECRET))
 Presented = list[tuple[bytes, bytes]]
 
 
+@pytest.mark.threat("two credentials")
 @pytest.mark.parametrize(
     ("presented", "expected"),
     [
@@ -70,6 +71,7 @@ def test_one_credential_or_none(presented: Presented, expected: Credential | Ref
     assert READER.read(presented) == expected
 
 
+@pytest.mark.threat("two credentials")
 def test_the_order_of_headers_does_not_matter() -> None:
     """Neither the first nor the last of two credentials wins. R008 R009."""
     pair = [(b"Authorization", b"Bearer " + SECRET), (b"X-Api-Key", OTHER)]

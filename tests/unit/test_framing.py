@@ -119,6 +119,7 @@ BAD_CHUNKED = [
 ]
 
 
+@pytest.mark.threat("chunk lines", "size bombs")
 @pytest.mark.parametrize("raw", BAD_CHUNKED)
 def test_a_malformed_chunked_body_is_refused_however_it_is_cut(raw: bytes) -> None:
     """CRLF alone ends the lines of the coding, and overhead is bounded (CVE-2024-22019, CVE-2025-55315). R345."""
@@ -136,6 +137,7 @@ def test_a_chunk_line_may_be_as_long_as_the_limit_however_it_is_cut() -> None:
     assert feed(ChunkedBody(), [line + b"\r", b"\nx\r\n0\r\n\r\n"]) == (b"x", b"")
 
 
+@pytest.mark.threat("trailers")
 def test_trailers_are_kept_apart_from_the_payload() -> None:
     """Trailers never become part of a body or of a head. R022."""
     body = ChunkedBody()

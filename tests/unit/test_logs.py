@@ -11,6 +11,7 @@ from gateway.control.ids import new_id
 from gateway.telemetry.logs import escaped, masked, write_logs
 
 
+@pytest.mark.threat("secrets in logs")
 @pytest.mark.parametrize("text", ["a\nb", "a\r\n2026 [error] forged", "\x1b[2J", "a\x00b", "a\u2028b", "\x7f"])
 def test_no_value_begins_a_line(text: str) -> None:
     """What a client sends cannot forge a line or reach a terminal. R325."""
@@ -25,6 +26,7 @@ def test_an_ordinary_value_stays_as_it_is(text: str) -> None:
     assert escaped(None, "info", {"event": text})["event"] == text
 
 
+@pytest.mark.threat("secrets in logs")
 @pytest.mark.parametrize("environment", ["test", "a", "prod-eu-1"])
 def test_what_looks_like_a_key_is_masked(environment: str) -> None:
     """The display prefix stays, so that a key can be found by it; the rest goes. R324."""
@@ -41,6 +43,7 @@ def test_ids_are_no_secrets() -> None:
     assert masked(None, "info", {"event": text})["event"] == text
 
 
+@pytest.mark.threat("secrets in logs")
 def test_a_traceback_shows_no_values() -> None:
     """Variables hold requests with their keys, and addresses with passwords. R324."""
     configured = structlog.get_config()

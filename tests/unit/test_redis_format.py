@@ -102,12 +102,14 @@ def test_anything_odd_is_no_finding(body: bytes) -> None:
     assert unpack(body) is None
 
 
+@pytest.mark.threat("poisoned cache entry")
 @given(st.binary(max_size=200))
 def test_any_bytes_are_no_finding(body: bytes) -> None:
     """Whatever stands in Redis, reading it does not raise. R055."""
     assert unpack(body) is None
 
 
+@pytest.mark.threat("poisoned cache entry")
 def test_what_is_sealed_opens_under_its_name_only() -> None:
     """One key's record is worth nothing under another name, nor with one bit changed."""
     seal = Seal()

@@ -40,6 +40,7 @@ def test_a_request_line_is_taken_to_the_letter(line: bytes) -> None:
     assert request.body is NO_BODY
 
 
+@pytest.mark.threat("methods in disguise", "path of two readings")
 @pytest.mark.parametrize(
     "line",
     [
@@ -114,6 +115,7 @@ def test_options_in_absolute_form_without_a_path_asks_for_the_server() -> None:
     assert read(head(b"OPTIONS http://b.test/ HTTP/1.1", HOST)).target == b"/"
 
 
+@pytest.mark.threat("CONNECT", "methods in disguise")
 @pytest.mark.parametrize("line", [b"CONNECT a.test:443 HTTP/1.1", b"CONNECT / HTTP/1.1", b"TRACE / HTTP/1.1"])
 def test_connect_and_trace_are_refused_as_methods(line: bytes) -> None:
     """405, whatever stands behind them. R340."""
@@ -130,6 +132,7 @@ def test_hosts_of_the_grammar_are_taken(value: bytes) -> None:
     assert read(head(GET, b"Host: " + value)).host == value
 
 
+@pytest.mark.threat("Host as a lever")
 @pytest.mark.parametrize(
     "value",
     [
@@ -166,6 +169,7 @@ def test_other_hosts_are_refused(value: bytes) -> None:
         read(head(GET, b"Host: " + value))
 
 
+@pytest.mark.threat("Host as a lever")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -241,6 +245,7 @@ def test_a_doubtful_header_line_is_refused(line: bytes) -> None:
         read(head(GET, line, HOST))
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -275,6 +280,7 @@ def test_doubtful_framing_is_refused(lines: list[bytes]) -> None:
         read(head(b"POST / HTTP/1.1", HOST, *lines))
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 def test_chunked_in_http_10_is_refused() -> None:
     """HTTP/1.0 has no chunks: whoever stands behind would read the body otherwise. RFC 9112 6.1."""
     with pytest.raises(BadRequest):
@@ -330,6 +336,7 @@ def test_reserved_names_are_counted() -> None:
     assert read(head(GET, HOST, b"X-User-Id: a", b"X-User-Id: b", b"x_plan: c")).fields.reserved_removed == 3
 
 
+@pytest.mark.threat("Connection takes our fields away")
 @pytest.mark.parametrize("token", [b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key"])
 def test_connection_cannot_name_what_the_message_rests_on(token: bytes) -> None:
     """Framing, host and credential stay what they are. R022."""
@@ -396,6 +403,7 @@ def test_expectations() -> None:
             read(head(post, HOST, b"Expect: " + value))
 
 
+@pytest.mark.threat("size bombs")
 def test_limits_are_exact() -> None:
     """The limits themselves are allowed, one more is not. R345."""
     room = LINE_LIMIT - len(b"GET / HTTP/1.1")
@@ -475,6 +483,7 @@ def test_random_bytes_are_refused_and_nothing_else(data: bytes) -> None:
         return
 
 
+@pytest.mark.threat("content-length against transfer-encoding")
 @given(st.data())
 def test_whatever_is_accepted_is_strict(data: st.DataObject) -> None:
     """Damage to a good head is refused, or leaves a head that a strict reader takes. R022, R341."""

@@ -66,6 +66,7 @@ def test_a_doubtful_status_line_is_the_upstreams_fault(line: bytes) -> None:
         read_reply(head(line, b"Content-Length: 0"))
 
 
+@pytest.mark.threat("broken replies")
 @pytest.mark.parametrize(
     "line",
     [
@@ -90,6 +91,7 @@ def test_a_doubtful_header_line_is_the_upstreams_fault(line: bytes) -> None:
             read_reply(head(*lines))
 
 
+@pytest.mark.threat("broken replies")
 @pytest.mark.parametrize(
     "lines",
     [
@@ -181,6 +183,7 @@ def test_whether_the_upstreams_connection_can_be_kept(lines: list[bytes], keeps:
     assert read_reply(head(*lines, b"Content-Length: 0")).keeps_alive is keeps
 
 
+@pytest.mark.threat("size bombs")
 def test_very_many_lines_are_the_upstreams_fault() -> None:
     """A reply's head is bounded."""
     read_reply(head(OK, *[b"A: b"] * (LINES_LIMIT - 1)))
@@ -227,6 +230,7 @@ def test_random_bytes_are_the_upstreams_fault_and_nothing_else(data: bytes) -> N
         return
 
 
+@pytest.mark.threat("broken replies")
 @given(st.data())
 def test_whatever_is_relayed_cannot_split_a_reply(data: st.DataObject) -> None:
     """Damage to a good head is refused, or leaves lines of which each is one line."""

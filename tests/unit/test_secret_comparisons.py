@@ -73,6 +73,7 @@ ROOT = Path(gateway.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 
+@pytest.mark.threat("time as an oracle")
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_no_secret_is_compared_with_equals(path: Path) -> None:
     """Timing tells nothing of a secret, since no comparison stops at its first wrong byte. R015."""

@@ -94,6 +94,7 @@ async def test_the_credential_stays_here(world: World, client: Client, name: str
         assert_documented_differences_alone(world, direct, via)
 
 
+@pytest.mark.threat("forged identity")
 async def test_what_a_caller_says_of_itself_is_overwritten(world: World, client: Client) -> None:
     """Identity and forwarding fields of the caller's own do not arrive, in any spelling. R020, R022, R297."""
     forged = [

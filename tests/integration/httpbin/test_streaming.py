@@ -165,6 +165,7 @@ async def slow_reader(world: World) -> AsyncIterator[tuple[asyncio.StreamReader,
             await writer.wait_closed()
 
 
+@pytest.mark.threat("readers that never read")
 async def test_a_client_that_does_not_read_makes_the_upstream_wait(world: World) -> None:
     """The reply stays with the upstream until the client wants it; then it comes whole. R190."""
     async with asyncio.timeout(WAIT_SECONDS), slow_reader(world) as (reader, writer):

@@ -117,6 +117,7 @@ async def test_an_api_key_is_no_admin_token(management: Management) -> None:
     assert reply.status == 401
 
 
+@pytest.mark.threat("two credentials")
 async def test_two_authorization_headers_are_refused(management: Management) -> None:
     """Never «the first one wins». R008."""
     host, port = management.client.host, management.client.port
@@ -192,6 +193,7 @@ async def test_an_address_that_does_not_exist(management: Management) -> None:
     assert (await management.call("GET", "/v1/nothing", token=None)).status == 401
 
 
+@pytest.mark.threat("cached refusals")
 @pytest.mark.parametrize(
     ("call", "body", "token"),
     [

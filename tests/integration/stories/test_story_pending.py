@@ -46,6 +46,7 @@ def check_generic(text: str) -> None:
 # -- Redis down
 
 
+@pytest.mark.threat("missed revocation")
 async def test_redis_frozen(fragile: Fragile) -> None:
     """With Redis frozen the revocation is confirmed through Postgres and ends in 200, and both nodes refuse. R232."""
     world = fragile.world
@@ -61,6 +62,7 @@ async def test_redis_frozen(fragile: Fragile) -> None:
     await world.refused("key_revoked", key.secret)
 
 
+@pytest.mark.threat("missed revocation")
 async def test_redis_killed(fragile: Fragile) -> None:
     """The same with a Redis that is gone, through either node; it comes back empty, and the key stays refused. R232."""
     world = fragile.world
@@ -275,6 +277,7 @@ async def test_a_commit_whose_answer_is_lost(fragile: Fragile) -> None:
 # -- a node that does not take part
 
 
+@pytest.mark.threat("missed revocation")
 async def test_a_paused_node_serves_nothing_stale_when_it_goes_on(fragile: Fragile) -> None:
     """A node that never acknowledges is waited out; resumed, it admits not even what was queued. R236 R237."""
     world = fragile.world
@@ -309,6 +312,7 @@ async def test_a_node_without_the_push_channel(fragile: Fragile) -> None:
     await world.admitted(await world.key())
 
 
+@pytest.mark.threat("missed revocation", "failure taken for admission")
 async def test_an_isolated_node(fragile: Fragile) -> None:
     """A node cut off from everything trusts nothing by the time of the answer: 503, and no upstream is called. R237."""
     world = fragile.world

@@ -153,6 +153,7 @@ async def test_nothing_is_evicted_before_the_commit(fragile: Fragile) -> None:
     await world.refused("key_revoked", key.secret)
 
 
+@pytest.mark.threat("lookup against revocation")
 async def test_a_lookup_that_a_revocation_overtakes(fragile: Fragile) -> None:
     """A node has read the key, the revocation commits and answers, the node goes on: the key is refused. R231."""
     world = fragile.world
@@ -181,6 +182,7 @@ async def test_a_lookup_that_a_creation_overtakes(fragile: Fragile) -> None:
     await world.admitted(Key(made["id"], secret, user, tenant))
 
 
+@pytest.mark.threat("lookup against revocation")
 async def test_a_write_to_redis_that_a_revocation_overtakes(fragile: Fragile) -> None:
     """A node's write of the key to Redis arrives after its revocation: it is there, and no node believes it. R231."""
     world = fragile.world
@@ -199,6 +201,7 @@ async def test_a_write_to_redis_that_a_revocation_overtakes(fragile: Fragile) ->
     await world.refused("key_revoked", key.secret)
 
 
+@pytest.mark.threat("poisoned cache entry")
 async def test_old_contents_of_redis(world: World) -> None:
     """What Redis held before a revocation, put back after it, convinces neither the nodes nor one that starts. R231."""
     key = await world.key()
@@ -222,6 +225,7 @@ async def test_old_contents_of_redis(world: World) -> None:
 # -- typed into psql
 
 
+@pytest.mark.threat("missed revocation")
 async def test_edits_typed_into_psql(world: World) -> None:
     """Whatever is typed into psql about a key refuses it on every node within the bound and a poll. R221 R237."""
     edits = [
