@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from gateway import __version__
 from gateway.auth.admission import Admission
 from gateway.auth.credentials import CredentialReader
+from gateway.auth.last_used import LastUsed
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.auth.verdict import Access
 from gateway.clock import Clock, SystemClock
@@ -55,6 +56,7 @@ from gateway.proxy.upstream import Upstream
 from gateway.settings import Address, Settings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.last_used import LastUsedStore
 from gateway.stores.postgres.lookup import KeyLookup
 from gateway.stores.postgres.migrate import check_schema
 from gateway.stores.postgres.plans import PlanRow, declare
@@ -196,7 +198,10 @@ class Gateway:
             metrics=metrics,
         )
         await self._serve(api, settings.listen.admin)
-        await self._serve_proxy(admission, CredentialReader(secret_format))
+        last_used = LastUsed(LastUsedStore(postgres), clock)
+        await last_used.start()
+        self._stack.push_async_callback(last_used.close)
+        await self._serve_proxy(admission, CredentialReader(secret_format), last_used)
         self._is_listening = True
 
     # -- the stores
@@ -285,7 +290,7 @@ class Gateway:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._listen(runner, address, _tcp_site(None))
 
-    async def _serve_proxy(self, admission: Admission, credentials: CredentialReader) -> None:
+    async def _serve_proxy(self, admission: Admission, credentials: CredentialReader, last_used: LastUsed) -> None:
         settings, metrics = self._settings, self.metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
@@ -313,6 +318,7 @@ class Gateway:
             body_seconds=settings.client.body_timeout_seconds,
             replies=Replies(settings.identity_headers.request_id),
             new_request_id=request_ids(),
+            last_used=last_used,
         )
         server = ProxyServer(
             services,

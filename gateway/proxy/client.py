@@ -240,6 +240,9 @@ class ClientConnection(asyncio.Protocol):
             is_line = b"\r\n" not in data[: limits.line_limit_bytes]
             self._refuse(UriTooLong("an endless request line") if is_line else HeadersTooLarge("the head's size"))
             return b""
+        if self._is_half_closed:
+            self._begin_draining()  # the rest of the head will never come
+            return b""
         if self._head_timer is None:
             # A timer of its own, where all else is swept: a head in pieces is rare, and a trickle of them an attack.
             loop = asyncio.get_running_loop()

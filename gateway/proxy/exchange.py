@@ -256,6 +256,9 @@ class Exchange:
         self._connection = connection
         self._stage = Stage.WAITING
         self._sent_at = now = self._services.monotonic()
+        principal, last_used = self._admitted.principal, self._services.last_used
+        if principal is not None and now >= last_used.due_at.get(principal.key_id, 0.0):
+            last_used.note(principal.key_id, now)
         connection.start(self, head)
         if request.body.is_complete:
             self.deadline = now + self._match.route.response_seconds

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.auth.admission import Admission
+from gateway.auth.last_used import LastUsed
 from gateway.proxy.edge import Edge
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Router
@@ -62,6 +63,7 @@ class Services:
     body_seconds: float
     replies: Replies
     new_request_id: Callable[[], bytes]
+    last_used: LastUsed
 
 
 def request_ids() -> Callable[[], bytes]:
