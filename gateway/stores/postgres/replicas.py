@@ -4,6 +4,7 @@ A replica that lags stamps what it finds with its own revision, which is honestl
 rule to say (docs/consistency.md). Must not know: views.
 """
 
+import hmac
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
@@ -59,5 +60,5 @@ class Replicas:
             replica.is_failing = True
             return None
         replica.is_failing = False
-        is_current_form = finding.record is None or finding.record.digest == digests[0]
+        is_current_form = finding.record is None or hmac.compare_digest(finding.record.digest, digests[0])
         return finding if is_current_form else None
