@@ -23,11 +23,12 @@ from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.bodies import NewKeyBody, RevokeBody, RotateBody, parse_body
+from gateway.control.deeds import of_command
 from gateway.control.ids import new_id
-from gateway.control.issuance import Issuance, shown_created
+from gateway.control.issuance import Issuance
 from gateway.control.key_parts import KeyParts, shown_key
-from gateway.control.keys import Keys, shown_rotated
-from gateway.control.mutations import Mutations, shown
+from gateway.control.keys import Keys
+from gateway.control.mutations import Mutations
 from gateway.settings import Settings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
@@ -74,12 +75,12 @@ class Direct:
     def __init__(self, issuance: Issuance, keys: Keys) -> None:
         self._issuance = issuance
         self._keys = keys
-        self._caller = Administrator("cli", Role.OPERATOR, None)
+        self._caller = Administrator("cli", Role.OPERATOR, None, of_command())
 
     async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
         body = parse_body(json.dumps(wanted).encode(), NewKeyBody)
-        return shown_created(await self._issuance.create(self._caller, body))
+        return (await self._issuance.create(self._caller, body)).shown
 
     async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """As KeyDoor."""
@@ -98,13 +99,12 @@ class Direct:
     async def rotate(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
         body = parse_body(json.dumps(options).encode(), RotateBody)
-        return shown_rotated(await self._keys.rotate(self._caller, key_id, body.grace_seconds))
+        return (await self._keys.rotate(self._caller, key_id, body.grace_seconds)).shown
 
     async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
         body = parse_body(json.dumps(options).encode(), RevokeBody)
-        key, propagation = await self._keys.revoke(self._caller, key_id, body.reason)
-        return {**shown_key(key), "propagation": shown(propagation)}
+        return (await self._keys.revoke(self._caller, key_id, body.reason)).shown
 
 
 class Remote:

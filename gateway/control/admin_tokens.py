@@ -5,6 +5,7 @@ without any cache: what was revoked is refused at once (R129, R274).
 """
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,6 +22,7 @@ from gateway.auth.secrets import (
     sha256_digest,
 )
 from gateway.control import moments
+from gateway.control.deeds import Deed, Origin, of_command, record
 from gateway.control.ids import new_id
 from gateway.control.problems import InvalidBody, NotFound
 from gateway.errors import Outage
@@ -48,11 +50,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all."""
+    """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all. `origin` goes on record."""
 
     token_id: str
     role: Role
     tenant_id: str | None
+    origin: Origin
 
 
 def generate() -> str:
@@ -82,8 +85,21 @@ def shown(token: AdminTokenRow) -> dict[str, Any]:
     }
 
 
+def _deed(act: str, before: AdminTokenRow | None, after: AdminTokenRow) -> Deed:
+    return Deed(
+        f"admin_token.{act}",
+        f"admin_token:{after.id}",
+        after.tenant_id,
+        None if before is None else shown(before),
+        shown(after),
+    )
+
+
 class AdminTokens:
-    """Makes, lists, revokes and recognises admin tokens. Every method raises StoreUnavailable."""
+    """Makes, lists, revokes and recognises admin tokens. Every method raises StoreUnavailable.
+
+    No call of the API makes or revokes one: what is put on record is the command's doing.
+    """
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
@@ -104,7 +120,7 @@ class AdminTokens:
                 raise InvalidBody(
                     [{"place": "expires_at", "message": "Name a moment in the future"}], code="invalid_expires_at"
                 )
-            return await sql.insert(
+            row = await sql.insert(
                 connection,
                 token_id=new_id("adm"),
                 name=name,
@@ -114,8 +130,10 @@ class AdminTokens:
                 digest=sha256_digest(token.encode()),
                 expires_at=expires_at,
             )
+            await record(connection, _deed("create", None, row), of_command())
+            return row
 
-        return await self._postgres.run(work, seconds=SECONDS), token
+        return await self._in_transaction(work), token
 
     async def list(self) -> list[AdminTokenRow]:
         """All tokens, oldest first."""
@@ -123,10 +141,23 @@ class AdminTokens:
 
     async def revoke(self, token_id: str) -> AdminTokenRow:
         """Revoke for good; repeating it changes nothing. Raises NotFound."""
-        row = await self._postgres.run(lambda c: sql.revoke(c, token_id), seconds=SECONDS)
-        if row is None:
-            raise NotFound(f"no admin token {token_id!r}")
-        return row
+
+        async def work(connection: Connection) -> AdminTokenRow:
+            before = await sql.lock(connection, token_id)
+            if before is None:
+                raise NotFound(f"no admin token {token_id!r}")
+            row = await sql.revoke(connection, token_id)
+            await record(connection, _deed("revoke", before, row), of_command())
+            return row
+
+        return await self._in_transaction(work)
+
+    async def _in_transaction(self, work: Callable[[Connection], Awaitable[AdminTokenRow]]) -> AdminTokenRow:
+        async def transaction(connection: Connection) -> AdminTokenRow:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._postgres.run(transaction, seconds=SECONDS)
 
     async def recognise(self, token: str) -> Administrator | None:
         """Who bears this token; None for one that is malformed (without I/O), unknown, revoked or expired."""
@@ -141,7 +172,7 @@ class AdminTokens:
             return None
         if is_due:
             await self._record_use(row.id)
-        return Administrator(row.id, Role(row.role), row.tenant_id)
+        return Administrator(row.id, Role(row.role), row.tenant_id, Origin("admin_token", row.id, row.name))
 
     async def _record_use(self, token_id: str) -> None:
         try:

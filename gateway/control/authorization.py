@@ -3,13 +3,13 @@
 Every route names the roles that may call it; a route that names none cannot be called by anybody.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.control.admin_tokens import Administrator, AdminTokens, Role
-from gateway.control.problems import Forbidden, Unauthenticated
+from gateway.control.problems import Forbidden, Unauthenticated, request_id_of
 
 EVERYBODY = frozenset(Role)
 READERS_OF_ALL = frozenset({Role.OPERATOR, Role.AUDITOR})
@@ -62,7 +62,8 @@ class Gate:
             if request.match_info.http_exception is None:
                 if administrator.role not in self._roles.get(route, frozenset()):
                     raise Forbidden(f"{administrator.token_id} is {administrator.role}")
-                request[_ADMINISTRATOR] = administrator
+                origin = replace(administrator.origin, address=request.remote, request_id=request_id_of(request))
+                request[_ADMINISTRATOR] = replace(administrator, origin=origin)
             return await handler(request)
 
         return authorize

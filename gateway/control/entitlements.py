@@ -7,9 +7,10 @@ from aiohttp import web
 from gateway.control import moments
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import EntitlementBody, read_body
-from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.deeds import Deed
+from gateway.control.mutations import Judge, Mutations
 from gateway.control.paths import id_in_path
-from gateway.control.problems import NotFound, reply
+from gateway.control.problems import NotFound, answered, reply
 from gateway.control.users import visible
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection, Postgres
@@ -58,14 +59,15 @@ class EntitlementCalls:
             await read_body(request, EntitlementBody),
             id_in_path(request),
         )
+        target = f"entitlement:{user_id}"
 
-        async def work(connection: Connection, judge: Judge) -> EntitlementRow:
-            visible(await sql.lock(connection, user_id), caller, user_id)
+        async def work(connection: Connection, judge: Judge) -> Deed:
+            user = visible(await sql.lock(connection, user_id), caller, user_id)
             before = await sql.entitlement(connection, user_id)
             # An end in the past narrows even where it moves forward: the earlier call may not have been confirmed.
             is_over = await has_passed(connection, body.valid_until)
             judge.declare(is_narrowing=before is not None and (is_over or not _is_renewal(before, body)))
-            return await sql.put_entitlement(
+            row = await sql.put_entitlement(
                 connection,
                 user_id,
                 plan=body.plan,
@@ -73,22 +75,33 @@ class EntitlementCalls:
                 limits=body.limits,
                 valid_until=body.valid_until,
             )
+            after = shown_entitlement(row)
+            return Deed(
+                "entitlement.put",
+                target,
+                user.tenant_id,
+                None if before is None else shown_entitlement(before),
+                after,
+                after,
+            )
 
-        row, propagation = await self._mutations.apply_judged(work, target=f"entitlement:{user_id}")
-        return reply({**shown_entitlement(row), "propagation": shown(propagation)})
+        return answered(await self._mutations.apply_judged(work, caller=caller, target=target))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE`: the user's keys are refused from now on."""
         user_id, caller = id_in_path(request), administrator_of(request)
         target = f"entitlement:{user_id}"
 
-        async def work(connection: Connection) -> None:
-            visible(await sql.lock(connection, user_id), caller, user_id)
-            if not await sql.delete_entitlement(connection, user_id):
+        async def work(connection: Connection) -> Deed:
+            user = visible(await sql.lock(connection, user_id), caller, user_id)
+            before = await sql.entitlement(connection, user_id)
+            if before is None:
                 raise NotFound(f"user {user_id!r} has no entitlement")
+            await sql.delete_entitlement(connection, user_id)
+            return Deed("entitlement.delete", target, user.tenant_id, shown_entitlement(before), None, status=204)
 
         try:
-            await self._mutations.apply(work, target=target, is_narrowing=True)
+            return answered(await self._mutations.apply(work, caller=caller, target=target, is_narrowing=True))
         except NotFound:
             # Gone, but perhaps not confirmed yet: then this call finishes it (R233).
             if await self._mutations.resume(target) is None:

@@ -1,18 +1,18 @@
 """How a key comes into being: who may own one, how many, and whose secret it is. Must not know: HTTP."""
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from gateway.auth.secrets import sha256_digest
-from gateway.consistency.confirmation import Propagation
 from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.bodies import NewKeyBody
+from gateway.control.deeds import Answer, Deed
 from gateway.control.ids import new_id
 from gateway.control.key_operations import Operation, counted
 from gateway.control.key_parts import KeyParts, shown_key
-from gateway.control.mutations import shown
+from gateway.control.mutations import NothingToDo
 from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem
 from gateway.stores.postgres import keys as sql
 from gateway.stores.postgres.connection import Connection
@@ -46,15 +46,6 @@ class OverLimit(Problem):
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
-    """A new key. `secret` is shown now or never; None where the client made it."""
-
-    key: KeyRow
-    secret: str | None = field(repr=False)
-    propagation: Propagation
-
-
-@dataclass(frozen=True, slots=True)
 class _Material:
     """Where a new key's secret comes from. `digests` are its possible stored forms; `secret` None is the client's."""
 
@@ -64,18 +55,20 @@ class _Material:
     prefix: str
 
 
-def shown_created(created: Created) -> dict[str, Any]:
-    """The one reply that shows the secret (R218)."""
-    secret = {} if created.secret is None else {"secret": created.secret}
-    return {**shown_key(created.key), **secret, "propagation": shown(created.propagation)}
-
-
 def check_future(expires_at: datetime | None, now: datetime) -> None:
     """Raise InvalidBody unless a key's end lies ahead in database time (R223)."""
     if expires_at is not None and expires_at <= now:
         raise InvalidBody(
             [{"place": "expires_at", "message": "Name a moment in the future"}], code="invalid_expires_at"
         )
+
+
+def revoke_deed(before: KeyRow, after: KeyRow, reason: str | None) -> Deed:
+    """What a revocation did; its reason goes on record."""
+    body = shown_key(after)
+    return Deed(
+        "key.revoke", f"key:{after.id}", after.tenant_id, shown_key(before), {**body, "revoked_reason": reason}, body
+    )
 
 
 async def check_limit(connection: Connection, user_id: str, limit: int) -> None:
@@ -93,8 +86,10 @@ class Issuance:
     def __init__(self, parts: KeyParts) -> None:
         self._parts = parts
 
-    async def create(self, caller: Administrator, wanted: NewKeyBody) -> Created:
+    async def create(self, caller: Administrator, wanted: NewKeyBody) -> Answer:
         """Insert one key, or nothing (R211 to R217). Works at once on every node, also if it was probed before (R101).
+
+        The answer is the only one that shows the secret (R218).
 
         Raises InvalidBody, Forbidden, NotFound, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName,
         StoreUnavailable; RevocationPending where surplus keys had to go and some node has not confirmed it.
@@ -105,16 +100,18 @@ class Issuance:
             environment = wanted.environment or self._parts.secret_format.environment
             material = self._material(wanted, environment)
 
-            async def work(connection: Connection) -> KeyRow:
-                return await self._insert(connection, caller, wanted, environment, material)
+            async def work(connection: Connection) -> Deed:
+                key = await self._insert(connection, caller, wanted, environment, material)
+                after = shown_key(key)
+                body = after if material.secret is None else {**after, "secret": material.secret}
+                return Deed("key.create", f"key:{key.id}", key.tenant_id, None, after, body, status=201)
 
             try:
-                key, propagation = await self._parts.mutations.apply(
-                    work, target=f"user:{wanted.user_id}", is_narrowing=False
+                return await self._parts.mutations.apply(
+                    work, caller=caller, target=f"user:{wanted.user_id}", is_narrowing=False
                 )
             except OverLimit as over:
-                raise await self.converge(wanted.user_id, over.surplus) from over
-            return Created(key, material.secret, propagation)
+                raise await self.converge(caller, wanted.user_id, over.surplus) from over
 
     async def _insert(
         self,
@@ -165,7 +162,7 @@ class Issuance:
         sha256 = bytes.fromhex(wanted.secret_sha256)
         return _Material(None, peppers.stored_form(sha256), peppers.candidates(sha256), wanted.prefix or "")
 
-    async def converge(self, user_id: str, surplus: list[str]) -> KeyLimitReached:
+    async def converge(self, caller: Administrator, user_id: str, surplus: list[str]) -> KeyLimitReached:
         """Revoke the user's oldest active keys until as many are left as allowed (R216), and say so.
 
         Each one is a transaction of its own, so that what is not confirmed stays on record under its key.
@@ -173,25 +170,26 @@ class Issuance:
         """
         limit = self._parts.settings.max_per_user
         revoked: list[str] = []
-        propagation: Propagation | None = None
+        last: Answer | None = None
         for key_id in surplus:
 
-            async def work(connection: Connection, key_id: str = key_id) -> bool:
+            async def work(connection: Connection, key_id: str = key_id) -> Deed:
                 await sql.lock_owner(connection, user_id, None)
                 active = await sql.active_of_user(connection, user_id)
                 if key_id not in active[: max(0, len(active) - limit)]:
-                    return False
-                await sql.lock(connection, key_id, None)
-                await sql.revoke(connection, key_id, OVER_LIMIT_REASON)
-                return True
+                    raise NothingToDo
+                before = await sql.lock(connection, key_id, None)
+                assert before is not None, "the owner's row is locked"
+                after = await sql.revoke(connection, key_id, OVER_LIMIT_REASON)
+                return revoke_deed(before, after, OVER_LIMIT_REASON)
 
-            is_revoked, seen = await self._parts.mutations.apply(work, target=f"key:{key_id}", is_narrowing=True)
-            if is_revoked:
+            with contextlib.suppress(NothingToDo):
+                target = f"key:{key_id}"
+                last = await self._parts.mutations.apply(work, caller=caller, target=target, is_narrowing=True)
                 revoked.append(key_id)
-                propagation = seen
         return KeyLimitReached(
             f"{user_id!r} had {len(surplus)} too many",
             limit=limit,
             revoked=revoked,
-            **({} if propagation is None else {"propagation": shown(propagation)}),
+            **({} if last is None else {"propagation": last.shown["propagation"]}),
         )

@@ -2,16 +2,14 @@
 
 from aiohttp import web
 
-from gateway.control import moments
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import KeyChange, NewKeyBody, RevokeBody, RotateBody, WindowBody, read_body
-from gateway.control.issuance import Issuance, shown_created
+from gateway.control.issuance import Issuance
 from gateway.control.key_parts import shown_key, shown_retired
-from gateway.control.keys import Keys, shown_rotated
-from gateway.control.mutations import shown
+from gateway.control.keys import Keys
 from gateway.control.pages import page_of, read_query
 from gateway.control.paths import id_in_path
-from gateway.control.problems import InvalidQuery, reply
+from gateway.control.problems import InvalidQuery, answered, reply
 from gateway.control.retired_secrets import RetiredSecrets
 
 STATUSES = ("active", "revoked", "expired")
@@ -27,8 +25,8 @@ class KeyCalls:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/keys`: the only reply that ever shows this secret (R218)."""
-        created = await self._issuance.create(administrator_of(request), await read_body(request, NewKeyBody))
-        return reply(shown_created(created), status=201)
+        body = await read_body(request, NewKeyBody)
+        return answered(await self._issuance.create(administrator_of(request), body))
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/keys?user_id=&tenant_id=&status=`."""
@@ -53,20 +51,18 @@ class KeyCalls:
     async def change(self, request: web.Request) -> web.Response:
         """`PATCH /v1/keys/{id}`."""
         body = await read_body(request, KeyChange)
-        key, propagation = await self._keys.change(administrator_of(request), id_in_path(request), body)
-        return reply({**shown_key(key), "propagation": shown(propagation)})
+        return answered(await self._keys.change(administrator_of(request), id_in_path(request), body))
 
     async def rotate(self, request: web.Request) -> web.Response:
         """`POST /v1/keys/{id}/rotate`: the only reply that ever shows the new secret (R090)."""
         body = await read_body(request, RotateBody, is_optional=True)
-        rotated = await self._keys.rotate(administrator_of(request), id_in_path(request), body.grace_seconds)
-        return reply(shown_rotated(rotated))
+        key_id = id_in_path(request)
+        return answered(await self._keys.rotate(administrator_of(request), key_id, body.grace_seconds))
 
     async def revoke(self, request: web.Request) -> web.Response:
         """`POST /v1/keys/{id}/revoke`: no node admits the key when this has answered (R221)."""
         body = await read_body(request, RevokeBody, is_optional=True)
-        key, propagation = await self._keys.revoke(administrator_of(request), id_in_path(request), body.reason)
-        return reply({**shown_key(key), "propagation": shown(propagation)})
+        return answered(await self._keys.revoke(administrator_of(request), id_in_path(request), body.reason))
 
     async def list_retired(self, request: web.Request) -> web.Response:
         """`GET /v1/keys/{id}/retired-secrets`."""
@@ -79,14 +75,5 @@ class KeyCalls:
     async def set_window(self, request: web.Request) -> web.Response:
         """`PATCH /v1/retired-secrets/{id}`."""
         body = await read_body(request, WindowBody)
-        secret, propagation = await self._retired_secrets.set_window(
-            administrator_of(request), id_in_path(request), body.expires_at
-        )
-        return reply(
-            {
-                "id": secret.id,
-                "key_id": secret.key_id,
-                "expires_at": moments.text(secret.expires_at),
-                "propagation": shown(propagation),
-            }
-        )
+        secret_id = id_in_path(request)
+        return answered(await self._retired_secrets.set_window(administrator_of(request), secret_id, body.expires_at))

@@ -3,25 +3,21 @@
 Whoever calls is an `Administrator`; another tenant's key does not exist for them (R272).
 """
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from gateway.auth.secrets import sha256_digest
-from gateway.consistency.confirmation import Propagation
 from gateway.control import moments
 from gateway.control.admin_tokens import Administrator
 from gateway.control.bodies import KeyChange
+from gateway.control.deeds import Answer, Deed
 from gateway.control.ids import new_id
-from gateway.control.issuance import Issuance, OverLimit, check_future, check_limit
+from gateway.control.issuance import Issuance, OverLimit, check_future, check_limit, revoke_deed
 from gateway.control.key_operations import Operation, counted
 from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, shown_key
-from gateway.control.mutations import Judge, shown
+from gateway.control.mutations import Judge, answer_of
 from gateway.control.problems import NotFound, Problem
 from gateway.stores.postgres import keys as sql
 from gateway.stores.postgres import retired_secrets
 from gateway.stores.postgres.connection import Connection
 from gateway.stores.postgres.keys import KeyRow
-from gateway.stores.postgres.retired_secrets import RetiredSecretRow
 
 
 class KeyRevoked(Problem):
@@ -46,26 +42,6 @@ class AlreadyRevoked(Problem):
     code = "already_revoked"
     status = 409
     public = "This key was revoked before, and no node admits it."
-
-
-@dataclass(frozen=True, slots=True)
-class Rotated:
-    """What a rotation gives. `secret` is shown now or never."""
-
-    key: KeyRow
-    secret: str = field(repr=False)
-    retired: RetiredSecretRow
-    propagation: Propagation
-
-
-def shown_rotated(rotated: Rotated) -> dict[str, Any]:
-    """The one reply that shows the new secret (R090)."""
-    return {
-        **shown_key(rotated.key),
-        "secret": rotated.secret,
-        "retired_secret": {"id": rotated.retired.id, "expires_at": moments.text(rotated.retired.expires_at)},
-        "propagation": shown(rotated.propagation),
-    }
 
 
 class Keys:
@@ -108,7 +84,7 @@ class Keys:
             is_read=True,
         )
 
-    async def change(self, caller: Administrator, key_id: str, change: KeyChange) -> tuple[KeyRow, Propagation]:
+    async def change(self, caller: Administrator, key_id: str, change: KeyChange) -> Answer:
         """Change name, scopes or end. An expired key comes back if its user has room for one more (R214).
 
         Raises NotFound, KeyRevoked, KeyLimitReached, DuplicateName, InvalidBody, RevocationPending.
@@ -116,17 +92,17 @@ class Keys:
         with counted(self._parts.metrics, Operation.UPDATE):
             before = await self.find(caller, key_id)
 
-            async def work(connection: Connection, judge: Judge) -> KeyRow:
+            async def work(connection: Connection, judge: Judge) -> Deed:
                 return await self._change(connection, judge, caller, before, change)
 
             try:
-                return await self._parts.mutations.apply_judged(work, target=f"key:{key_id}")
+                return await self._parts.mutations.apply_judged(work, caller=caller, target=f"key:{key_id}")
             except OverLimit as over:
-                raise await self._issuance.converge(before.user_id, over.surplus) from over
+                raise await self._issuance.converge(caller, before.user_id, over.surplus) from over
 
     async def _change(
         self, connection: Connection, judge: Judge, caller: Administrator, before: KeyRow, change: KeyChange
-    ) -> KeyRow:
+    ) -> Deed:
         owner = await sql.lock_owner(connection, before.user_id, caller.tenant_id)
         key = _found(await sql.lock(connection, before.id, caller.tenant_id), before.id)
         assert owner is not None, "a key has an owner"
@@ -142,19 +118,22 @@ class Keys:
         scopes = key.scopes if change.scopes is None else change.scopes
         ends_sooner = expires_at is not None and (key.expires_at is None or expires_at < key.expires_at)
         judge.declare(is_narrowing=ends_sooner or not set(scopes) >= set(key.scopes))
-        return await sql.update(connection, key.id, name=change.name or key.name, scopes=scopes, expires_at=expires_at)
+        name = change.name or key.name
+        after = shown_key(await sql.update(connection, key.id, name=name, scopes=scopes, expires_at=expires_at))
+        return Deed("key.change", f"key:{key.id}", key.tenant_id, shown_key(key), after, after)
 
-    async def rotate(self, caller: Administrator, key_id: str, grace_seconds: int | None) -> Rotated:
+    async def rotate(self, caller: Administrator, key_id: str, grace_seconds: int | None) -> Answer:
         """Make a new current secret; the present one works on for `grace_seconds` (default: the configured ones).
 
         Both or neither happens (R091); rotations at the same moment follow one another, and none loses a secret (R102).
         With a window the change takes nothing away now, so its confirmation is not waited for beyond the bound; but it
-        is on record until every node knows the end of the window (R100).
+        is on record until every node knows the end of the window (R100). The answer is the only one that shows the new
+        secret (R090).
         Raises NotFound, KeyRevoked, KeyExpired; RevocationPending where there is no window.
         """
         grace = self._parts.settings.grace_seconds if grace_seconds is None else grace_seconds
 
-        async def work(connection: Connection) -> tuple[KeyRow, str, RetiredSecretRow]:
+        async def work(connection: Connection) -> Deed:
             key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
             check_kind(key, caller)
             if key.status == "revoked":
@@ -171,15 +150,18 @@ class Keys:
                 prefix=secret_format.display_prefix(secret),
                 grace_seconds=grace,
             )
-            return _found(await sql.find(connection, key_id, None), key_id), secret, retired
+            shown = shown_key(_found(await sql.find(connection, key_id, None), key_id))
+            window = {"id": retired.id, "expires_at": moments.text(retired.expires_at)}
+            after = {**shown, "retired_secret": window}
+            body = {**shown, "secret": secret, "retired_secret": window}
+            return Deed("key.rotate", f"key:{key_id}", key.tenant_id, shown_key(key), after, body)
 
         with counted(self._parts.metrics, Operation.ROTATE):
-            (key, secret, retired), propagation = await self._parts.mutations.apply(
-                work, target=f"key:{key_id}", is_narrowing=True, must_confirm=grace == 0
+            return await self._parts.mutations.apply(
+                work, caller=caller, target=f"key:{key_id}", is_narrowing=True, must_confirm=grace == 0
             )
-        return Rotated(key, secret, retired, propagation)
 
-    async def revoke(self, caller: Administrator, key_id: str, reason: str | None) -> tuple[KeyRow, Propagation]:
+    async def revoke(self, caller: Administrator, key_id: str, reason: str | None) -> Answer:
         """Revoke the key and all its secrets, for good (R220 to R222): once this returns, no node admits it.
 
         Repeating one that could not be confirmed finishes it (R233).
@@ -187,20 +169,20 @@ class Keys:
         """
         target = f"key:{key_id}"
 
-        async def work(connection: Connection) -> KeyRow:
+        async def work(connection: Connection) -> Deed:
             key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
             if key.status == "revoked":
                 raise AlreadyRevoked(key_id)
-            return await sql.revoke(connection, key_id, reason)
+            return revoke_deed(key, await sql.revoke(connection, key_id, reason), reason)
 
         with counted(self._parts.metrics, Operation.REVOKE):
             try:
-                return await self._parts.mutations.apply(work, target=target, is_narrowing=True)
+                return await self._parts.mutations.apply(work, caller=caller, target=target, is_narrowing=True)
             except AlreadyRevoked:
                 propagation = await self._parts.mutations.resume(target)
                 if propagation is None:
                     raise
-                return await self.find(caller, key_id), propagation
+                return answer_of(200, shown_key(await self.find(caller, key_id)), propagation)
 
 
 def _found(row: KeyRow | None, key_id: str) -> KeyRow:

@@ -3,18 +3,18 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 from gateway.consistency.confirmation import CONFIRMED, Propagation, Propagator
+from gateway.control.admin_tokens import Administrator
+from gateway.control.deeds import Answer, Deed, Shown, record
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.stores.postgres.changes import Change, Changes
 from gateway.stores.postgres.connection import Connection
 
-T = TypeVar("T")
-
 
 class Mutations:
-    """Commits changes and sees them through to every node."""
+    """Commits changes, puts them on record and sees them through to every node."""
 
     def __init__(self, changes: Changes, propagator: Propagator) -> None:
         self._changes = changes
@@ -22,41 +22,57 @@ class Mutations:
 
     async def apply(
         self,
-        work: Callable[[Connection], Awaitable[T]],
+        work: Callable[[Connection], Awaitable[Deed]],
         *,
+        caller: Administrator,
         target: str,
         is_narrowing: bool,
         must_confirm: bool = True,
-    ) -> tuple[T, Propagation]:
-        """Run `work` in one transaction and answer when every node has seen what it changed.
+    ) -> Answer:
+        """Run `work` in one transaction, which puts its deed on record; answer when every node has seen the change.
 
         `target` (`key:<id>`, `user:<id>` ...) names what the call is about. A call that changes nothing, because an
         earlier one was committed but not confirmed, finishes that one (R233). A narrowing change that takes nothing
         away yet (`must_confirm` false) is on record until it is confirmed, but its answer does not depend on that.
-        Raises what `work` raises, StoreUnavailable, and RevocationPending if it cannot be confirmed, but must be.
+        Raises what `work` raises (then nothing has changed), StoreUnavailable, and RevocationPending if it cannot be
+        confirmed, but must be.
         """
-        result, change = await self._changes.commit(work, target=target, is_narrowing=is_narrowing)
+
+        async def transaction(connection: Connection) -> Deed:
+            deed = await work(connection)
+            await record(connection, deed, caller.origin)
+            return deed
+
+        deed, change = await self._changes.commit(transaction, target=target, is_narrowing=is_narrowing)
+        return answer_of(deed.status, deed.body, await self._see_through(change, target, is_narrowing, must_confirm))
+
+    async def _see_through(self, change: Change, target: str, is_narrowing: bool, must_confirm: bool) -> Propagation:
         if change.revision == 0:
             unfinished = await self._changes.pending(target)
             if unfinished is not None:
-                return result, await self.finish(unfinished)
+                return await self.finish(unfinished)
         propagation = await self._propagator.propagate(change, is_narrowing=is_narrowing and must_confirm)
         if is_narrowing and not must_confirm and propagation.state == CONFIRMED:
             with contextlib.suppress(StoreUnavailable):  # then a relay confirms it once more
                 await self._changes.settle(change)
-        return result, propagation
+        return propagation
 
     async def apply_judged(
-        self, work: Callable[[Connection, "Judge"], Awaitable[T]], *, target: str
-    ) -> tuple[T, Propagation]:
+        self, work: Callable[[Connection, "Judge"], Awaitable[Deed]], *, caller: Administrator, target: str
+    ) -> Answer:
         """As `apply`, where only `work`, seeing the locked row, can tell whether the change takes something away.
 
         `work` says so to its second argument before it changes anything; it may run twice.
         """
+
+        async def attempt(*, may_narrow: bool) -> Answer:
+            judge = Judge(may_narrow=may_narrow)
+            return await self.apply(lambda c: work(c, judge), caller=caller, target=target, is_narrowing=may_narrow)
+
         try:
-            return await self.apply(lambda c: work(c, Judge(may_narrow=False)), target=target, is_narrowing=False)
+            return await attempt(may_narrow=False)
         except _Narrows:
-            return await self.apply(lambda c: work(c, Judge(may_narrow=True)), target=target, is_narrowing=True)
+            return await attempt(may_narrow=True)
 
     async def resume(self, target: str) -> Propagation | None:
         """Finish an earlier narrowing change of `target` that is not confirmed; None where there is none."""
@@ -80,8 +96,18 @@ class Judge:
             raise _Narrows
 
 
+class NothingToDo(GatewayError):
+    """Raised by work that finds nothing left to do, for its own caller. Of this family, as `_Narrows` is."""
+
+
 class _Narrows(GatewayError):
     """A signal between the two tries; no caller sees it. Of this family, so that the connection stays in the pool."""
+
+
+def answer_of(status: int, body: Shown | None, propagation: Propagation, *, is_replayed: bool = False) -> Answer:
+    """The answer: a body, where there is one, with its `propagation`."""
+    full = None if body is None else {**body, "propagation": shown(propagation)}
+    return Answer(status, full, is_replayed)
 
 
 def shown(propagation: Propagation) -> dict[str, Any]:

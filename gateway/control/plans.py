@@ -5,11 +5,13 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from gateway.control.authorization import administrator_of
 from gateway.control.bodies import PlanBody, read_body
-from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.deeds import Deed
+from gateway.control.mutations import Judge, Mutations
 from gateway.control.pages import page_of, read_query
 from gateway.control.paths import id_in_path
-from gateway.control.problems import InvalidBody, NotFound, reply
+from gateway.control.problems import InvalidBody, NotFound, answered, reply
 from gateway.stores.postgres import plans as sql
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.plans import PlanRow
@@ -48,28 +50,32 @@ class PlanCalls:
         if _NAME_SHAPE.fullmatch(name) is None:
             message = "Use a letter or a digit and then up to 63 letters, digits or the signs . _ -"
             raise InvalidBody([{"place": "(path)", "message": message}], code="invalid_name")
-        plan = PlanRow(name, body.tier, body.features, body.limits)
+        plan, target = PlanRow(name, body.tier, body.features, body.limits), f"plan:{name}"
+        after = asdict(plan)
 
-        async def work(connection: Connection, judge: Judge) -> None:
+        async def work(connection: Connection, judge: Judge) -> Deed:
             while not await sql.insert(connection, plan):
                 before = await sql.lock(connection, name)
                 if before is not None:
                     # What takes something away depends on the routes; so every change counts as if it did.
                     judge.declare(is_narrowing=before != plan)
                     await sql.update(connection, plan)
-                    return
+                    return Deed("plan.put", target, None, asdict(before), after, after)
+            return Deed("plan.put", target, None, None, after, after)
 
-        _, propagation = await self._mutations.apply_judged(work, target=f"plan:{name}")
-        return reply({**asdict(plan), "propagation": shown(propagation)})
+        caller = administrator_of(request)
+        return answered(await self._mutations.apply_judged(work, caller=caller, target=target))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /v1/plans/{name}`, unless a user has it."""
-        name = id_in_path(request, "name")
+        name, caller = id_in_path(request, "name"), administrator_of(request)
+        target = f"plan:{name}"
 
-        async def work(connection: Connection) -> None:
-            if await sql.lock(connection, name) is None:
+        async def work(connection: Connection) -> Deed:
+            before = await sql.lock(connection, name)
+            if before is None:
                 raise NotFound(f"no plan {name!r}")
             await sql.delete(connection, name)
+            return Deed("plan.delete", target, None, asdict(before), None, status=204)
 
-        await self._mutations.apply(work, target=f"plan:{name}", is_narrowing=False)
-        return web.Response(status=204)
+        return answered(await self._mutations.apply(work, caller=caller, target=target, is_narrowing=False))

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.control.deeds import Answer
 from gateway.errors import Fault, GatewayError
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -106,6 +107,16 @@ def reply(data: object, *, status: int = 200) -> web.Response:
     return web.Response(
         body=json.dumps(data, separators=(",", ":")).encode(), status=status, content_type="application/json"
     )
+
+
+def answered(answer: Answer) -> web.Response:
+    """The reply to a mutation."""
+    return web.Response(status=204) if answer.body is None else reply(answer.body, status=answer.status)
+
+
+def request_id_of(request: web.Request) -> str:
+    """The id under which the request stands in logs and on record."""
+    return request[_REQUEST_ID_KEY]
 
 
 @web.middleware

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from gateway.consistency.confirmation import Propagation
+from gateway.control import moments
 from gateway.control.admin_tokens import Administrator
+from gateway.control.deeds import Answer, Deed
 from gateway.control.key_operations import Operation, counted
-from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind
+from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, shown_retired
 from gateway.control.keys import KeyRevoked
 from gateway.control.mutations import Judge
 from gateway.control.problems import NotFound
@@ -32,16 +33,15 @@ class RetiredSecrets:
 
         return await self._parts.postgres.run(work, seconds=READ_SECONDS, is_read=True)
 
-    async def set_window(
-        self, caller: Administrator, secret_id: str, expires_at: datetime
-    ) -> tuple[RetiredSecretRow, Propagation]:
+    async def set_window(self, caller: Administrator, secret_id: str, expires_at: datetime) -> Answer:
         """Move the end of the window (R120): the past or the present ends it, the future extends or reopens it.
 
         Other windows of the key stay as they are (R096).
         Raises KeyRevoked; RevocationPending where the end comes nearer.
         """
+        target = f"secret:{secret_id}"
 
-        async def work(connection: Connection, judge: Judge) -> RetiredSecretRow:
+        async def work(connection: Connection, judge: Judge) -> Deed:
             seen = await sql.find(connection, secret_id, caller.tenant_id)
             if seen is None:
                 raise NotFound(f"no retired secret {secret_id!r} in sight")
@@ -55,7 +55,10 @@ class RetiredSecrets:
             # An end in the past narrows even where it moves forward: the earlier call may not have been confirmed.
             is_over = await has_passed(connection, expires_at)
             judge.declare(is_narrowing=is_over or expires_at < secret.expires_at)
-            return await sql.set_window(connection, secret_id, expires_at)
+            row = await sql.set_window(connection, secret_id, expires_at)
+            body = {"id": row.id, "key_id": row.key_id, "expires_at": moments.text(row.expires_at)}
+            before, after = shown_retired(secret), shown_retired(row)
+            return Deed("retired_secret.set_window", target, key.tenant_id, before, after, body)
 
         with counted(self._parts.metrics, Operation.SET_WINDOW):
-            return await self._parts.mutations.apply_judged(work, target=f"secret:{secret_id}")
+            return await self._parts.mutations.apply_judged(work, caller=caller, target=target)

@@ -1,5 +1,6 @@
 """The calls on tenants."""
 
+import contextlib
 from typing import Any
 
 from aiohttp import web
@@ -7,10 +8,11 @@ from aiohttp import web
 from gateway.control import moments
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import NewTenant, TenantChange, read_body
-from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.deeds import Deed
+from gateway.control.mutations import Judge, Mutations, NothingToDo
 from gateway.control.pages import page_of, read_query
 from gateway.control.paths import id_in_path
-from gateway.control.problems import NotFound, reply
+from gateway.control.problems import NotFound, answered, reply
 from gateway.stores.postgres import tenants as sql
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.tenants import TenantRow
@@ -39,10 +41,14 @@ class TenantCalls:
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/tenants`."""
         body = await read_body(request, NewTenant)
-        tenant, propagation = await self._mutations.apply(
-            lambda c: sql.insert(c, body.id, body.name), target=f"tenant:{body.id}", is_narrowing=False
-        )
-        return reply({**shown_tenant(tenant), "propagation": shown(propagation)}, status=201)
+        target = f"tenant:{body.id}"
+
+        async def work(connection: Connection) -> Deed:
+            after = shown_tenant(await sql.insert(connection, body.id, body.name))
+            return Deed("tenant.create", target, body.id, None, after, after, status=201)
+
+        caller = administrator_of(request)
+        return answered(await self._mutations.apply(work, caller=caller, target=target, is_narrowing=False))
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/tenants`; a tenant's administrator sees one."""
@@ -65,15 +71,18 @@ class TenantCalls:
     async def change(self, request: web.Request) -> web.Response:
         """`PATCH /v1/tenants/{id}`: a suspended tenant's credentials are all refused (R104)."""
         body, tenant_id = await read_body(request, TenantChange), id_in_path(request)
+        target = f"tenant:{tenant_id}"
 
-        async def work(connection: Connection, judge: Judge) -> TenantRow:
+        async def work(connection: Connection, judge: Judge) -> Deed:
             tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
             status = body.status or tenant.status
             judge.declare(is_narrowing=status == "suspended" != tenant.status)
-            return await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
+            row = await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
+            after = shown_tenant(row)
+            return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), after, after)
 
-        tenant, propagation = await self._mutations.apply_judged(work, target=f"tenant:{tenant_id}")
-        return reply({**shown_tenant(tenant), "propagation": shown(propagation)})
+        caller = administrator_of(request)
+        return answered(await self._mutations.apply_judged(work, caller=caller, target=target))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /v1/tenants/{id}` with its users, keys, retired secrets and admin tokens (R103).
@@ -81,27 +90,35 @@ class TenantCalls:
         The tenant is suspended first, then emptied in pieces: what fails half-way refuses all its credentials already,
         and is finished by a repeat.
         """
-        tenant_id = id_in_path(request)
+        tenant_id, caller = id_in_path(request), administrator_of(request)
         target = f"tenant:{tenant_id}"
 
-        async def suspend(connection: Connection) -> None:
+        async def suspend(connection: Connection) -> Deed:
             tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
-            await sql.update(connection, tenant_id, name=tenant.name, status="suspended")
+            row = await sql.update(connection, tenant_id, name=tenant.name, status="suspended")
+            return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), shown_tenant(row))
+
+        async def empty(connection: Connection) -> Deed:
+            users = await sql.delete_users(connection, tenant_id, limit=USERS_DELETED_AT_ONCE)
+            if not users:
+                raise NothingToDo
+            return Deed("tenant.delete_users", target, tenant_id, {"users": users}, None)
+
+        async def delete(connection: Connection) -> Deed:
+            tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
+            await sql.delete(connection, tenant_id)
+            return Deed("tenant.delete", target, tenant_id, shown_tenant(tenant), None, status=204)
 
         try:
-            await self._mutations.apply(suspend, target=target, is_narrowing=True)
+            await self._mutations.apply(suspend, caller=caller, target=target, is_narrowing=True)
         except NotFound:
             if await self._mutations.resume(target) is None:
                 raise
             return web.Response(status=204)
-        remaining = True
-        while remaining:
-            deleted, _ = await self._mutations.apply(
-                lambda c: sql.delete_users(c, tenant_id, limit=USERS_DELETED_AT_ONCE), target=target, is_narrowing=True
-            )
-            remaining = deleted == USERS_DELETED_AT_ONCE
-        await self._mutations.apply(lambda c: sql.delete(c, tenant_id), target=target, is_narrowing=True)
-        return web.Response(status=204)
+        with contextlib.suppress(NothingToDo):
+            while True:
+                await self._mutations.apply(empty, caller=caller, target=target, is_narrowing=True)
+        return answered(await self._mutations.apply(delete, caller=caller, target=target, is_narrowing=True))
 
 
 def _found(row: TenantRow | None, tenant_id: str) -> TenantRow:

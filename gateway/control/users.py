@@ -8,10 +8,11 @@ from gateway.control import moments
 from gateway.control.admin_tokens import Administrator
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import ID_SHAPE, UserBody, read_body
-from gateway.control.mutations import Judge, Mutations, shown
+from gateway.control.deeds import Deed
+from gateway.control.mutations import Judge, Mutations
 from gateway.control.pages import page_of, read_query
 from gateway.control.paths import id_in_path
-from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem, reply
+from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem, answered, reply
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.users import UserFacts, UserRow
@@ -81,36 +82,40 @@ class UserCalls:
         if caller.tenant_id not in (None, body.tenant_id):
             raise Forbidden(f"{caller.token_id} is of {caller.tenant_id!r}")
 
-        async def work(connection: Connection, judge: Judge) -> tuple[UserRow, bool]:
+        target = f"user:{user_id}"
+
+        async def work(connection: Connection, judge: Judge) -> Deed:
             while True:
                 created = await sql.insert(connection, _facts(user_id, body, body.status or "active"))
                 if created is not None:
-                    return created, True
+                    after = shown_user(created)
+                    return Deed("user.create", target, body.tenant_id, None, after, after, status=201)
                 before = await sql.lock(connection, user_id)
                 if before is not None:
-                    return await _overwrite(connection, judge, visible(before, caller, user_id)), False
+                    return await _overwrite(connection, judge, visible(before, caller, user_id))
 
-        async def _overwrite(connection: Connection, judge: Judge, before: UserRow) -> UserRow:
+        async def _overwrite(connection: Connection, judge: Judge, before: UserRow) -> Deed:
             if before.tenant_id != body.tenant_id:
                 raise TenantFixed(f"{user_id!r} is of {before.tenant_id!r}")
             status = body.status or before.status
             judge.declare(is_narrowing=status == "suspended" != before.status)
-            return await sql.update(connection, _facts(user_id, body, status))
+            after = shown_user(await sql.update(connection, _facts(user_id, body, status)))
+            return Deed("user.change", target, before.tenant_id, shown_user(before), after, after)
 
-        (user, is_new), propagation = await self._mutations.apply_judged(work, target=f"user:{user_id}")
-        return reply({**shown_user(user), "propagation": shown(propagation)}, status=201 if is_new else 200)
+        return answered(await self._mutations.apply_judged(work, caller=caller, target=target))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /v1/users/{id}` with its entitlement, keys and retired secrets: all are refused at once (R103)."""
         user_id, caller = id_in_path(request), administrator_of(request)
         target = f"user:{user_id}"
 
-        async def work(connection: Connection) -> None:
-            visible(await sql.lock(connection, user_id), caller, user_id)
+        async def work(connection: Connection) -> Deed:
+            user = visible(await sql.lock(connection, user_id), caller, user_id)
             await sql.delete(connection, user_id)
+            return Deed("user.delete", target, user.tenant_id, shown_user(user), None, status=204)
 
         try:
-            await self._mutations.apply(work, target=target, is_narrowing=True)
+            return answered(await self._mutations.apply(work, caller=caller, target=target, is_narrowing=True))
         except NotFound:
             # Gone, but perhaps not confirmed yet: then this call finishes it (R233).
             if caller.tenant_id is not None or await self._mutations.resume(target) is None:

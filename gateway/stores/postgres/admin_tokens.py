@@ -103,11 +103,21 @@ async def page(connection: Connection) -> list[AdminTokenRow]:
     return [_token(row) for row in rows]
 
 
-async def revoke(connection: Connection, token_id: str) -> AdminTokenRow | None:
-    """Revoke a token for good; the time of the first revocation stays. None where there is no such token."""
+async def lock(connection: Connection, token_id: str) -> AdminTokenRow | None:
+    """The token of this id, its row locked until the transaction ends."""
+    row = await connection.fetchrow(
+        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM admin_tokens WHERE id = $1 FOR UPDATE",
+        token_id,
+    )
+    return None if row is None else _token(row)
+
+
+async def revoke(connection: Connection, token_id: str) -> AdminTokenRow:
+    """Revoke, for good, a token that the caller has locked; the time of the first revocation stays."""
     row = await connection.fetchrow(
         "UPDATE admin_tokens SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1"
         " RETURNING *, coalesce(expires_at <= now(), false) AS is_expired",
         token_id,
     )
-    return None if row is None else _token(row)
+    assert row is not None
+    return _token(row)

@@ -83,14 +83,15 @@ async def update(connection: Connection, tenant_id: str, *, name: str, status: s
     return _tenant(row)
 
 
-async def delete_users(connection: Connection, tenant_id: str, *, limit: int) -> int:
-    """Delete up to `limit` users of the tenant with all that hangs on them; returns how many."""
-    tag = await connection.execute(
-        "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE tenant_id = $1 ORDER BY id LIMIT $2 FOR UPDATE)",
+async def delete_users(connection: Connection, tenant_id: str, *, limit: int) -> list[str]:
+    """Delete up to `limit` users of the tenant with all that hangs on them; returns their ids."""
+    rows = await connection.fetch(
+        "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE tenant_id = $1 ORDER BY id LIMIT $2 FOR UPDATE)"
+        " RETURNING id",
         tenant_id,
         limit,
     )
-    return int(tag.rpartition(" ")[2])
+    return sorted(row["id"] for row in rows)
 
 
 async def delete(connection: Connection, tenant_id: str) -> None:

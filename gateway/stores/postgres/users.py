@@ -174,7 +174,6 @@ async def put_entitlement(
     return _entitlement(row)
 
 
-async def delete_entitlement(connection: Connection, user_id: str) -> bool:
-    """Delete the entitlement of a user that the caller has locked; whether there was one."""
-    tag = await connection.execute("DELETE FROM entitlements WHERE user_id = $1", user_id)
-    return tag != "DELETE 0"
+async def delete_entitlement(connection: Connection, user_id: str) -> None:
+    """Delete the entitlement of a user that the caller has locked."""
+    await connection.execute("DELETE FROM entitlements WHERE user_id = $1", user_id)

@@ -1,0 +1,155 @@
+"""The SQL of the audit trail, and its chain of hashes. `append` runs inside the change's own transaction.
+
+The trail is only ever appended to. Who can write to the tables at will can forge all of it, from one event on to the
+end: an export that is kept elsewhere shows that.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from gateway.stores.postgres.connection import Connection
+
+GENESIS = bytes(32)  # what the first event has for the hash of the one before it
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """What is to be put on record. `before` and `after` are objects as the API shows them: without any secret."""
+
+    actor_kind: str
+    actor_id: str
+    actor_name: str
+    address: str | None
+    action: str
+    target: str
+    tenant_id: str | None
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One event: its `members` as they are shown and hashed, and its place in the chain."""
+
+    id: int
+    members: dict[str, Any]
+    previous_hash: bytes
+    hash: bytes
+
+    def shown(self) -> dict[str, Any]:
+        """The event as the API shows it."""
+        return {**self.members, "previous_hash": self.previous_hash.hex(), "hash": self.hash.hex()}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain: how many events there are, and the hash of the last."""
+
+    id: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which events are meant: those that fit each one that is not None; `since` is in, `until` is not."""
+
+    tenant_id: str | None = None
+    actor: str | None = None
+    target: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def hash_of(previous_hash: bytes, members: Mapping[str, Any]) -> bytes:
+    """SHA-256 of the hash before it and the event as JSON: ASCII, names sorted, no blanks."""
+    return hashlib.sha256(previous_hash + json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+async def append(connection: Connection, event: NewEvent) -> None:
+    """Put `event` at the end of the chain.
+
+    The last of the transaction but for the seal: whoever holds the chain's lock wants no other than the revision's.
+    """
+    head = await connection.fetchrow("SELECT id, hash, clock_timestamp() AS at FROM audit_head FOR UPDATE")
+    assert head is not None
+    before, after = _text(event.before), _text(event.after)
+    row = {
+        "id": head["id"] + 1,
+        "at": head["at"],
+        "actor_kind": event.actor_kind,
+        "actor_id": event.actor_id,
+        "actor_name": event.actor_name,
+        "address": event.address,
+        "action": event.action,
+        "target": event.target,
+        "tenant_id": event.tenant_id,
+        "before": before,
+        "after": after,
+        "request_id": event.request_id,
+        "outcome": "unchanged" if before == after else "changed",
+        "previous_hash": head["hash"],
+    }
+    await connection.execute(
+        "WITH appended AS (INSERT INTO audit_events (id, at, actor_kind, actor_id, actor_name, address, action, target,"
+        " tenant_id, before, after, request_id, outcome, previous_hash, hash)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id, hash)"
+        " UPDATE audit_head SET id = appended.id, hash = appended.hash FROM appended",
+        *row.values(),
+        hash_of(head["hash"], _members(row)),
+    )
+
+
+async def head(connection: Connection) -> Head:
+    """The end of the chain, as of now."""
+    row = await connection.fetchrow("SELECT id, hash FROM audit_head")
+    assert row is not None
+    return Head(row["id"], row["hash"])
+
+
+async def page(connection: Connection, filters: Filters, *, after: int, limit: int) -> list[AuditRow]:
+    """Up to `limit` events with an id above `after`, by id, which is the order of commits."""
+    wanted: Sequence[tuple[str, Any]] = [
+        ("tenant_id =", filters.tenant_id),
+        ("actor_id =", filters.actor),
+        ("target =", filters.target),
+        ("action =", filters.action),
+        ("at >=", filters.since),
+        ("at <", filters.until),
+    ]
+    named = [(clause, value) for clause, value in wanted if value is not None]
+    clauses = "".join(f" AND {clause} ${number}" for number, (clause, _) in enumerate(named, start=3))
+    rows = await connection.fetch(
+        f"SELECT * FROM audit_events WHERE id > $1{clauses} ORDER BY id LIMIT $2",  # noqa: S608  # our own clauses
+        after,
+        limit,
+        *(value for _, value in named),
+    )
+    return [AuditRow(row["id"], _members(row), row["previous_hash"], row["hash"]) for row in rows]
+
+
+def _text(shown: Mapping[str, Any] | None) -> str | None:
+    return None if shown is None else json.dumps(shown, sort_keys=True)
+
+
+def _members(row: asyncpg.Record | Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "at": row["at"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "actor": {"kind": row["actor_kind"], "id": row["actor_id"], "name": row["actor_name"]},
+        "address": row["address"],
+        "action": row["action"],
+        "target": row["target"],
+        "tenant_id": row["tenant_id"],
+        "before": None if row["before"] is None else json.loads(row["before"]),
+        "after": None if row["after"] is None else json.loads(row["after"]),
+        "request_id": row["request_id"],
+        "outcome": row["outcome"],
+    }
