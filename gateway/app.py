@@ -29,6 +29,7 @@ from gateway.consistency.feed import Feed
 from gateway.consistency.relay import Relay
 from gateway.consistency.view import EVERYTHING, View
 from gateway.control.api import build_api
+from gateway.control.idempotency import Purge
 from gateway.control.public import PREFIX, build_public
 from gateway.control.status import build_status
 from gateway.errors import GatewayError, StoreUnavailable
@@ -197,6 +198,9 @@ class Gateway:
             keys=keys,
             metrics=metrics,
         )
+        purge = Purge(postgres)
+        await purge.start()
+        self._stack.push_async_callback(purge.close)
         await self._serve(api, settings.listen.admin)
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()

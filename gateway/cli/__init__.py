@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_tokens, check, keys, migrate, serve, up
+from gateway.cli import admin_tokens, audit, check, keys, migrate, serve, up
 from gateway.configuration import ConfigurationError
 from gateway.errors import GatewayError
 
@@ -30,6 +30,7 @@ def application() -> typer.Typer:
     app.command()(migrate.migrate)
     app.command()(check.check)
     app.add_typer(keys.app, name="keys")
+    app.add_typer(audit.app, name="audit")
     app.add_typer(admin_tokens.app, name="admin-token")
     return app
 

@@ -5,20 +5,14 @@ Both answer with the objects of the API. Straight means: the same services as in
 
 import asyncio
 import contextlib
-import getpass
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import aiohttp
-import typer
-
 from gateway.auth.secrets import Peppers, SecretFormat
-from gateway.cli.failures import ApiUnreachable, CallRefused
+from gateway.cli.api import PAGE, Api, open_api
 from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import Administrator, Role
@@ -39,10 +33,6 @@ from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.entries import RedisEntries
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
-
-TOKEN_VARIABLE = "OSTIARY_ADMIN_TOKEN"  # noqa: S105  # a name, not a token
-PAGE = 200
-CALL_SECONDS = 30.0
 
 
 class KeyDoor(Protocol):
@@ -110,50 +100,28 @@ class Direct:
 class Remote:
     """To a running gateway's management API, as whoever the admin token says."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
-        self._url = url.rstrip("/")
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
     async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
-        return await self._call("POST", "/v1/keys", body=wanted)
+        return await self._api.call("POST", "/v1/keys", body=wanted)
 
     async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """As KeyDoor."""
-        found: list[dict[str, Any]] = []
-        query = {**filters, "limit": str(PAGE)}
-        while True:
-            page = await self._call("GET", "/v1/keys", query=query)
-            found += page["items"]
-            if page["next_cursor"] is None:
-                return found
-            query["cursor"] = page["next_cursor"]
+        return await self._api.listing("/v1/keys", filters)
 
     async def show(self, key_id: str) -> dict[str, Any]:
         """As KeyDoor."""
-        return await self._call("GET", f"/v1/keys/{quote(key_id, safe='')}")
+        return await self._api.call("GET", f"/v1/keys/{quote(key_id, safe='')}")
 
     async def rotate(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
-        return await self._call("POST", f"/v1/keys/{quote(key_id, safe='')}/rotate", body=options)
+        return await self._api.call("POST", f"/v1/keys/{quote(key_id, safe='')}/rotate", body=options)
 
     async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
-        return await self._call("POST", f"/v1/keys/{quote(key_id, safe='')}/revoke", body=options)
-
-    async def _call(
-        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        try:
-            async with self._session.request(method, self._url + path, json=body, params=query) as response:
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise ApiUnreachable(self._url, type(error).__name__) from error
-        if not isinstance(answer, dict):
-            raise ApiUnreachable(self._url, f"{response.status} without an object")
-        if response.status >= 400:
-            raise CallRefused(response.status, answer)
-        return answer
+        return await self._api.call("POST", f"/v1/keys/{quote(key_id, safe='')}/revoke", body=options)
 
 
 @asynccontextmanager
@@ -224,17 +192,5 @@ async def _end(task: asyncio.Task[None]) -> None:
 @asynccontextmanager
 async def open_remote(url: str, token: str) -> AsyncIterator[Remote]:
     """The door to a management API."""
-    async with aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)
-    ) as session:
-        yield Remote(session, url)
-
-
-def read_token() -> str:
-    """The admin token: from the environment, else from stdin. Never from the command line, which others can see."""
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not token:
-        token = (getpass.getpass("Admin token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    if not token.isascii() or not token.isprintable() or " " in token or not token:
-        raise typer.BadParameter(f"put an admin token into {TOKEN_VARIABLE}, or write one to stdin", param_hint="--api")
-    return token
+    async with open_api(url, token) as api:
+        yield Remote(api)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from gateway.cli.api import read_token
 from gateway.cli.failures import told
-from gateway.cli.key_doors import KeyDoor, open_direct, open_remote, read_token
+from gateway.cli.key_doors import KeyDoor, open_direct, open_remote
 from gateway.cli.output import Output, OutputOption, log_to_stderr, show_list, show_one
 from gateway.configuration import load
 

@@ -23,6 +23,7 @@ from gateway.auth.secrets import (
 )
 from gateway.control import moments
 from gateway.control.deeds import Deed, Origin, of_command, record
+from gateway.control.idempotency import Once
 from gateway.control.ids import new_id
 from gateway.control.problems import InvalidBody, NotFound
 from gateway.errors import Outage
@@ -50,12 +51,16 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all. `origin` goes on record."""
+    """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all.
+
+    `origin` goes on record. `once` is there where the request has an Idempotency-Key.
+    """
 
     token_id: str
     role: Role
     tenant_id: str | None
     origin: Origin
+    once: Once | None = None
 
 
 def generate() -> str:

@@ -5,6 +5,7 @@ from aiohttp import web
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import AdminTokens
+from gateway.control.audit import AuditCalls
 from gateway.control.authorization import ADMINISTRATORS, EVERYBODY, OPERATORS, READERS_OF_ALL, Call, Gate
 from gateway.control.cache import CacheCalls
 from gateway.control.entitlements import EntitlementCalls
@@ -16,6 +17,7 @@ from gateway.control.mutations import Mutations
 from gateway.control.nodes import NodeCalls
 from gateway.control.plans import PlanCalls
 from gateway.control.problems import answer_errors, mark_reply
+from gateway.control.replays import replaying
 from gateway.control.retired_secrets import RetiredSecrets
 from gateway.control.tenants import TenantCalls
 from gateway.control.users import UserCalls
@@ -43,14 +45,19 @@ def build_api(
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
     gate = Gate(AdminTokens(postgres))
-    app = web.Application(middlewares=[answer_errors, gate.middleware], client_max_size=BODY_LIMIT_BYTES)
+    app = web.Application(
+        middlewares=[answer_errors, gate.middleware, replaying(postgres, mutations)], client_max_size=BODY_LIMIT_BYTES
+    )
     app.on_response_prepare.append(mark_reply)
-    cache = CacheCalls(parts)
+    cache, audit = CacheCalls(parts), AuditCalls(postgres)
     for call in (
         *_tenancy(postgres, mutations),
         *_keys(parts),
         Call("GET", "/v1/nodes", NodeCalls(revisions, secret_format.environment).list, READERS_OF_ALL),
         Call("POST", "/v1/cache/invalidate", cache.invalidate, ADMINISTRATORS),
+        Call("GET", "/v1/audit", audit.list, EVERYBODY),
+        Call("GET", "/v1/audit/export", audit.export, EVERYBODY),
+        Call("GET", "/v1/audit/verify", audit.verify, READERS_OF_ALL),
     ):
         gate.guard(app.router, call)
     gate.leave_open(app.router, "OPTIONS", "/v1/cache/invalidate", cache.options)

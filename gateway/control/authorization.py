@@ -81,6 +81,16 @@ class Gate:
         return administrator
 
 
+def is_let_through(request: web.Request) -> bool:
+    """Whether it is a call with an administrator: not an open route, nor an address that does not exist."""
+    return _ADMINISTRATOR in request
+
+
+def set_administrator(request: web.Request, administrator: Administrator) -> None:
+    """Say more about who is calling."""
+    request[_ADMINISTRATOR] = administrator
+
+
 def administrator_of(request: web.Request) -> Administrator:
     """Who is calling; only the gate lets a request come this far."""
     return request[_ADMINISTRATOR]

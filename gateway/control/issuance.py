@@ -185,7 +185,9 @@ class Issuance:
 
             with contextlib.suppress(NothingToDo):
                 target = f"key:{key_id}"
-                last = await self._parts.mutations.apply(work, caller=caller, target=target, is_narrowing=True)
+                last = await self._parts.mutations.apply(
+                    work, caller=caller, target=target, is_narrowing=True, is_answer=False
+                )
                 revoked.append(key_id)
         return KeyLimitReached(
             f"{user_id!r} had {len(surplus)} too many",

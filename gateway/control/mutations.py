@@ -8,6 +8,7 @@ from typing import Any
 from gateway.consistency.confirmation import CONFIRMED, Propagation, Propagator
 from gateway.control.admin_tokens import Administrator
 from gateway.control.deeds import Answer, Deed, Shown, record
+from gateway.control.idempotency import AlreadyAnswered, KeptReply
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.stores.postgres.changes import Change, Changes
 from gateway.stores.postgres.connection import Connection
@@ -28,22 +29,34 @@ class Mutations:
         target: str,
         is_narrowing: bool,
         must_confirm: bool = True,
+        is_answer: bool = True,
     ) -> Answer:
         """Run `work` in one transaction, which puts its deed on record; answer when every node has seen the change.
 
         `target` (`key:<id>`, `user:<id>` ...) names what the call is about. A call that changes nothing, because an
         earlier one was committed but not confirmed, finishes that one (R233). A narrowing change that takes nothing
-        away yet (`must_confirm` false) is on record until it is confirmed, but its answer does not depend on that.
+        away yet (`must_confirm` false) is in the outbox until it is confirmed, but its answer does not depend on that.
+        A request with an Idempotency-Key has its answer kept, or gets that of an earlier one (R301); where a call has
+        several transactions, that is done by the last (`is_answer`).
         Raises what `work` raises (then nothing has changed), StoreUnavailable, and RevocationPending if it cannot be
         confirmed, but must be.
         """
+        once = caller.once if is_answer else None
 
         async def transaction(connection: Connection) -> Deed:
+            if once is not None:
+                await once.claim(connection)
             deed = await work(connection)
+            if once is not None:
+                kept = KeptReply(deed.status, deed.body, target, is_narrowing and must_confirm)
+                await once.keep(connection, kept)
             await record(connection, deed, caller.origin)
             return deed
 
-        deed, change = await self._changes.commit(transaction, target=target, is_narrowing=is_narrowing)
+        try:
+            deed, change = await self._changes.commit(transaction, target=target, is_narrowing=is_narrowing)
+        except AlreadyAnswered as earlier:
+            return await self.replay(earlier.reply)
         return answer_of(deed.status, deed.body, await self._see_through(change, target, is_narrowing, must_confirm))
 
     async def _see_through(self, change: Change, target: str, is_narrowing: bool, must_confirm: bool) -> Propagation:
@@ -73,6 +86,20 @@ class Mutations:
             return await attempt(may_narrow=False)
         except _Narrows:
             return await attempt(may_narrow=True)
+
+    async def replay(self, kept: KeptReply) -> Answer:
+        """Answer once more what was done by an earlier request; how far it has come is told anew (R301).
+
+        Raises StoreUnavailable; RevocationPending as the first request did, until every node knows of the change.
+        """
+        unfinished = await self._changes.pending(kept.target)
+        if unfinished is not None:
+            propagation = await self._propagator.propagate(unfinished, is_narrowing=kept.must_confirm)
+        else:
+            # Not in the outbox: it is confirmed, or it takes nothing away. Who knows the latest knows of it.
+            latest = await self._changes.latest(kept.target)
+            propagation = await self._propagator.propagate(latest, is_narrowing=False)
+        return answer_of(kept.status, kept.body, propagation, is_replayed=True)
 
     async def resume(self, target: str) -> Propagation | None:
         """Finish an earlier narrowing change of `target` that is not confirmed; None where there is none."""

@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,8 +27,11 @@ class Asked:
     filters: dict[str, str]
 
 
-def read_query(request: web.Request, *filters: str) -> Asked:
-    """Read `limit`, `cursor` and these filters. Raises InvalidQuery, also for names that are not known."""
+def read_query(request: web.Request, *filters: str, shapes: Mapping[str, re.Pattern[str]] | None = None) -> Asked:
+    """Read `limit`, `cursor` and these filters, each of the shape of an id unless `shapes` has another for it.
+
+    Raises InvalidQuery, also for names that are not known.
+    """
     for name in request.query:
         if name not in {"limit", "cursor", *filters}:
             raise InvalidQuery("(name)", f"Use only: limit, cursor{''.join(', ' + f for f in filters)}")
@@ -35,7 +39,7 @@ def read_query(request: web.Request, *filters: str) -> Asked:
             raise InvalidQuery(name, "Name it once")
     chosen = {name: request.query[name] for name in filters if name in request.query}
     for name, value in chosen.items():
-        if ID_SHAPE.fullmatch(value) is None:
+        if (shapes or {}).get(name, ID_SHAPE).fullmatch(value) is None:
             raise InvalidQuery(name, "This is not an id")
     return Asked(_limit(request.query.get("limit")), _after(request.query.get("cursor")), chosen)
 

@@ -111,7 +111,10 @@ def reply(data: object, *, status: int = 200) -> web.Response:
 
 def answered(answer: Answer) -> web.Response:
     """The reply to a mutation."""
-    return web.Response(status=204) if answer.body is None else reply(answer.body, status=answer.status)
+    response = web.Response(status=204) if answer.body is None else reply(answer.body, status=answer.status)
+    if answer.is_replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 def request_id_of(request: web.Request) -> str:

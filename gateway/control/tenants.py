@@ -110,14 +110,14 @@ class TenantCalls:
             return Deed("tenant.delete", target, tenant_id, shown_tenant(tenant), None, status=204)
 
         try:
-            await self._mutations.apply(suspend, caller=caller, target=target, is_narrowing=True)
+            await self._mutations.apply(suspend, caller=caller, target=target, is_narrowing=True, is_answer=False)
         except NotFound:
             if await self._mutations.resume(target) is None:
                 raise
             return web.Response(status=204)
         with contextlib.suppress(NothingToDo):
             while True:
-                await self._mutations.apply(empty, caller=caller, target=target, is_narrowing=True)
+                await self._mutations.apply(empty, caller=caller, target=target, is_narrowing=True, is_answer=False)
         return answered(await self._mutations.apply(delete, caller=caller, target=target, is_narrowing=True))
 
 

@@ -68,6 +68,11 @@ async def world(postgres_dsn: str) -> AsyncIterator[Management]:
 
 @pytest.fixture
 def config(world: Management, redis_url: str, tmp_path: Path) -> Path:
+    return written_config(world, redis_url, tmp_path)
+
+
+def written_config(world: Management, redis_url: str, tmp_path: Path) -> Path:
+    """A configuration of the stores behind `world`."""
     path = tmp_path / "gateway.yaml"
     document = {
         "environment": "test",

@@ -85,6 +85,14 @@ class Changes:
         changes = await self._pg.run(work, seconds=OUTBOX_SECONDS, is_read=True)
         return changes[0] if changes else None
 
+    async def latest(self, target: str) -> Change:
+        """All that was ever changed, as one change of `target` that does not name what."""
+
+        async def work(connection: Connection) -> int:
+            return int(await connection.fetchval("SELECT value FROM revision"))
+
+        return Change(target, await self._pg.run(work, seconds=OUTBOX_SECONDS, is_read=True), ())
+
     async def pending_older_than(self, seconds: float, limit: int) -> list[Change]:
         """At most `limit` targets with changes in the outbox for longer than `seconds`, the oldest first."""
         which = """target IN (

@@ -87,6 +87,13 @@ class Management:
         assert reply.status == status, reply.text
         return reply.body
 
+    async def call_text(self, path: str, *, token: str) -> str:
+        """The text of a GET that must answer 200, whatever its type."""
+        headers = {"Authorization": f"Bearer {getattr(self, token)}"}
+        async with self.client.get(path, headers=headers) as response:
+            assert response.status == 200
+            return await response.text()
+
     async def plant(self) -> None:
         """Tenants `acme` and `other`; users `ada` and `alan` of acme and `olga` of other, entitled to `starter`."""
         for tenant in ("acme", "other"):

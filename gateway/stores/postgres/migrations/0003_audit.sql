@@ -1,6 +1,6 @@
 -- The audit trail: what the management API and the commands have changed, each event written by the change's own
 -- transaction. Each holds the hash of the one before it, and `audit_head` that of the last, so that an event which was
--- altered, taken out or put in later is found (docs/audit.md).
+-- altered, taken out or put in later is found (docs/api.md).
 
 CREATE TABLE audit_events (
     id            bigint PRIMARY KEY, -- 1, 2, 3 ... in the order of commits, without a gap

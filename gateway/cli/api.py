@@ -1,0 +1,88 @@
+"""A running gateway's management API, as the commands call it."""
+
+import getpass
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import typer
+
+from gateway.cli.failures import ApiUnreachable, CallRefused
+
+TOKEN_VARIABLE = "OSTIARY_ADMIN_TOKEN"  # noqa: S105  # a name, not a token
+PAGE = 200
+CALL_SECONDS = 30.0
+
+
+class Api:
+    """The API at `url`, as whoever the admin token says. Every method raises ApiUnreachable and CallRefused."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+
+    async def call(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The object that a call answers."""
+        try:
+            async with self._session.request(method, self._url + path, json=body, params=query) as response:
+                return await self._object(response)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiUnreachable(self._url, type(error).__name__) from error
+
+    async def listing(self, path: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All items of a listing, page by page."""
+        found: list[dict[str, Any]] = []
+        query = {**filters, "limit": str(PAGE)}
+        while True:
+            page = await self.call("GET", path, query=query)
+            found += page["items"]
+            if page["next_cursor"] is None:
+                return found
+            query["cursor"] = page["next_cursor"]
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """The lines of an export, as they come. One that is cut off raises ApiUnreachable."""
+        unbounded = aiohttp.ClientTimeout(total=None, sock_read=CALL_SECONDS)
+        try:
+            async with self._session.get(self._url + path, params=query, timeout=unbounded) as response:
+                if response.status != 200:
+                    await self._object(response)
+                rest = b""
+                async for chunk in response.content.iter_any():  # a line may be longer than a reader's limit
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiUnreachable(self._url, type(error).__name__) from error
+
+    async def _object(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
+        answer = await response.json(content_type=None)
+        if not isinstance(answer, dict):
+            raise ApiUnreachable(self._url, f"{response.status} without an object")
+        if response.status >= 400:
+            raise CallRefused(response.status, answer)
+        return answer
+
+
+@asynccontextmanager
+async def open_api(url: str, token: str) -> AsyncIterator[Api]:
+    """The API at `url`."""
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)
+    ) as session:
+        yield Api(session, url)
+
+
+def read_token() -> str:
+    """The admin token: from the environment, else from stdin. Never from the command line, which others can see."""
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        token = (getpass.getpass("Admin token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not token.isascii() or not token.isprintable() or " " in token or not token:
+        raise typer.BadParameter(f"put an admin token into {TOKEN_VARIABLE}, or write one to stdin", param_hint="--api")
+    return token

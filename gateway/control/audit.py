@@ -1,0 +1,152 @@
+"""The calls on the audit trail: reading it, taking it away as a file, and looking whether it is whole (R110, R314)."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import moments
+from gateway.control.authorization import administrator_of
+from gateway.control.pages import Asked, page_of, read_query
+from gateway.control.problems import InvalidQuery, reply
+from gateway.stores.postgres import audit as sql
+from gateway.stores.postgres.audit import GENESIS, AuditRow, Filters, Head, hash_of
+from gateway.stores.postgres.connection import Postgres
+
+READ_SECONDS = 3.0  # for one page or batch; a whole export takes as long as it takes
+BATCH = 500
+
+FILTERS = ("tenant_id", "actor", "target", "action", "since", "until")
+_SHAPES = {"target": re.compile(r"[a-z_]+:[A-Za-z0-9._:@-]{1,200}"), "action": re.compile(r"[a-z_]+\.[a-z_]+")}
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+_CURSOR = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the chain is whole: `events` were looked at, up to `first_broken`, the first that is not as it was."""
+
+    events: int
+    first_broken: int | None
+
+    def shown(self) -> dict[str, Any]:
+        """The verdict as the API shows it."""
+        return {"events": self.events, "intact": self.first_broken is None, "first_broken": self.first_broken}
+
+
+class Chain:
+    """Looks at events in order, and finds the first that was altered, taken out or put in later."""
+
+    def __init__(self) -> None:
+        self.last = Head(0, GENESIS)
+
+    def accepts(self, event: AuditRow) -> bool:
+        """Whether `event` follows the last one that was accepted."""
+        is_next = event.id == self.last.id + 1 and event.previous_hash == self.last.hash
+        if not is_next or event.hash != hash_of(event.previous_hash, event.members):
+            return False
+        self.last = Head(event.id, event.hash)
+        return True
+
+    def concluded(self, head: Head) -> Verdict:
+        """The verdict after all events up to `head` were accepted, or all that there were."""
+        if self.last.id < head.id:
+            return Verdict(self.last.id, self.last.id + 1)
+        return Verdict(head.id, None if self.last.hash == head.hash else head.id)
+
+
+class AuditCalls:
+    """The handlers of `/v1/audit`. A tenant's administrator reads what is about that tenant alone (R272)."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/audit?tenant_id=&actor=&target=&action=&since=&until=`, in the order of commits."""
+        asked, after, filters = self._asked(request)
+        rows = await self._page(filters, after=after, limit=asked.limit + 1) if filters is not None else []
+        return reply(page_of(asked, rows, AuditRow.shown, lambda row: str(row.id)))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/audit/export`, with the filters of the listing: an event a line, as JSON.
+
+        One that is cut off ends without its last chunk, so that no client takes it for the whole.
+        """
+        _, after, filters = self._asked(request)
+        batches = self._batches(filters, after) if filters is not None else _nothing()
+        batch = await anext(batches, None)  # before the head: what fails at once is a problem as any other
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        try:
+            while batch is not None:
+                await response.write(b"".join(json.dumps(row.shown()).encode() + b"\n" for row in batch))
+                batch = await anext(batches, None)
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client has left
+        except Exception:
+            if request.transport is not None:
+                request.transport.abort()
+            raise  # to be logged; nothing can be sent any more
+        return response
+
+    async def verify(self, request: web.Request) -> web.Response:
+        """`GET /v1/audit/verify`: read all of the chain, and say whether it is whole."""
+        read_query(request)
+        head = await self._postgres.run(sql.head, seconds=READ_SECONDS, is_read=True)
+        chain = Chain()
+        async for batch in self._batches(Filters(), 0):
+            for event in batch:
+                if event.id > head.id:
+                    break
+                if not chain.accepts(event):
+                    return reply(Verdict(chain.last.id + 1, chain.last.id + 1).shown())
+        return reply(chain.concluded(head).shown())
+
+    async def _page(self, filters: Filters, *, after: int, limit: int) -> Sequence[AuditRow]:
+        return await self._postgres.run(
+            lambda c: sql.page(c, filters, after=after, limit=limit), seconds=READ_SECONDS, is_read=True
+        )
+
+    async def _batches(self, filters: Filters, after: int) -> AsyncIterator[Sequence[AuditRow]]:
+        while batch := await self._page(filters, after=after, limit=BATCH):
+            yield batch
+            after = batch[-1].id
+
+    def _asked(self, request: web.Request) -> tuple[Asked, int, Filters | None]:
+        """What is asked for, and after which id; no filters where the caller may see nothing of it."""
+        asked, caller = read_query(request, *FILTERS, shapes=_SHAPES), administrator_of(request)
+        if asked.after and _CURSOR.fullmatch(asked.after) is None:
+            raise InvalidQuery("cursor", "Use next_cursor of the page before, as it is")
+        named = asked.filters
+        filters = Filters(
+            tenant_id=named.get("tenant_id", caller.tenant_id),
+            actor=named.get("actor"),
+            target=named.get("target"),
+            action=named.get("action"),
+            since=_moment(named, "since"),
+            until=_moment(named, "until"),
+        )
+        is_visible = caller.tenant_id in (None, filters.tenant_id)
+        return asked, int(asked.after or "0"), filters if is_visible else None
+
+
+async def _nothing() -> AsyncIterator[Sequence[AuditRow]]:
+    nothing: tuple[Sequence[AuditRow], ...] = ()
+    for batch in nothing:
+        yield batch
+
+
+def _moment(named: dict[str, str], name: str) -> datetime | None:
+    value = named.get(name)
+    if value is None:
+        return None
+    try:
+        return moments.parse(float(value) if _NUMBER.fullmatch(value) else value)
+    except ValueError:
+        message = "Write a date and time such as 2026-01-31T12:00:00Z, or a number of seconds since the epoch"
+        raise InvalidQuery(name, message) from None
