@@ -61,12 +61,14 @@ class IdempotencyKeyReused(GatewayError):
 class KeptReply:
     """A reply as it is kept: without its `propagation`, which is a new one each time.
 
-    `target` is what the mutation was about; `must_confirm`: its answer depends on that every node knows of it.
+    `target` is what the mutation was about; `must_confirm`: what its target has in the outbox has to be confirmed
+    before it may be answered.
     """
 
     status: int
     body: Shown | None = field(repr=False)
     target: str
+    is_narrowing: bool
     must_confirm: bool
 
 
@@ -116,6 +118,7 @@ class Once:
             "status": reply.status,
             "body": reply.body,
             "target": reply.target,
+            "is_narrowing": reply.is_narrowing,
             "must_confirm": reply.must_confirm,
         }
         sealed = self._cipher(salt).encrypt(_NONCE, json.dumps(text).encode(), self.lookup)
@@ -128,7 +131,7 @@ class Once:
             raise StoreUnavailable("Postgres: a kept reply was altered") from error
         if text["fingerprint"] != self.fingerprint:
             raise IdempotencyKeyReused
-        return KeptReply(text["status"], text["body"], text["target"], text["must_confirm"])
+        return KeptReply(text["status"], text["body"], text["target"], text["is_narrowing"], text["must_confirm"])
 
     def _cipher(self, salt: bytes) -> AESGCM:
         return AESGCM(HKDF(SHA256(), _KEY_BYTES, salt, _PURPOSE).derive(self.key))

@@ -48,8 +48,9 @@ class Mutations:
                 await once.claim(connection)
             deed = await work(connection)
             if once is not None:
-                kept = KeptReply(deed.status, deed.body, target, is_narrowing and must_confirm)
-                await once.keep(connection, kept)
+                # What is there already may be the work of a call that is not confirmed yet; what is new cannot.
+                must = must_confirm and (is_narrowing or deed.before is not None)
+                await once.keep(connection, KeptReply(deed.status, deed.body, target, is_narrowing, must))
             await record(connection, deed, caller.origin)
             return deed
 
@@ -95,8 +96,9 @@ class Mutations:
         unfinished = await self._changes.pending(kept.target)
         if unfinished is not None:
             propagation = await self._propagator.propagate(unfinished, is_narrowing=kept.must_confirm)
-        else:
-            # Not in the outbox: it is confirmed, or it takes nothing away. Who knows the latest knows of it.
+        elif kept.is_narrowing:  # not in the outbox any more: it is confirmed
+            propagation = await self._propagator.propagate(Change(kept.target, 0, ()), is_narrowing=True)
+        else:  # who knows of the latest change knows of this one
             latest = await self._changes.latest(kept.target)
             propagation = await self._propagator.propagate(latest, is_narrowing=False)
         return answer_of(kept.status, kept.body, propagation, is_replayed=True)

@@ -36,6 +36,9 @@ CALLS = [
     ("PATCH", "/v1/retired-secrets/sec_x"),
     ("GET", "/v1/nodes"),
     ("POST", "/v1/cache/invalidate"),
+    ("GET", "/v1/audit"),
+    ("GET", "/v1/audit/export"),
+    ("GET", "/v1/audit/verify"),
 ]
 WRITES = [call for call in CALLS if call[0] != "GET"]
 NOT_FOR_TENANT_ADMINS = [
@@ -47,6 +50,7 @@ NOT_FOR_TENANT_ADMINS = [
     ("PUT", "/v1/plans/starter"),
     ("DELETE", "/v1/plans/starter"),
     ("GET", "/v1/nodes"),
+    ("GET", "/v1/audit/verify"),
 ]
 
 

@@ -203,6 +203,20 @@ async def test_a_pending_rotation_keeps_its_secret(management: Management, cut_o
     assert len(await events(management, "&action=key.rotate")) == 1
 
 
+async def test_a_repeat_never_hides_what_is_pending(management: Management, cut_off: Management) -> None:
+    """A call that found its change made, but not confirmed, is a 503 with and without a key until it is. R233 R301."""
+    path, body = "/v1/tenants/acme", {"status": "suspended"}
+    assert (await cut_off.call("PATCH", path, body)).code == "revocation_pending"
+    for _ in range(3):
+        assert (await keyed(cut_off, "PATCH", path, body)).code == "revocation_pending"
+    done = await keyed(management, "PATCH", path, body)
+    assert (done.status, is_replayed(done), done.body["propagation"]["state"]) == (200, True, "confirmed")
+    assert (await keyed(cut_off, "DELETE", "/v1/users/ada")).code == "revocation_pending"
+    await management.expect(204, "DELETE", "/v1/users/ada")
+    gone = await keyed(cut_off, "DELETE", "/v1/users/ada")
+    assert (gone.status, is_replayed(gone)) == (204, True)
+
+
 async def test_a_widening_repeat_says_what_it_knows(management: Management, cut_off: Management) -> None:
     """`unconfirmed` as long as some node may not know; it never fails for that. R301."""
     for replayed in (False, True):
