@@ -22,16 +22,23 @@ from gateway.auth.admission import Admission
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.last_used import LastUsed
 from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.auth.signing import Sealer
+from gateway.auth.tokens import Signers, TokenVerifier
 from gateway.auth.verdict import Access
 from gateway.clock import Clock, SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.consistency.feed import Feed
 from gateway.consistency.relay import Relay
 from gateway.consistency.view import EVERYTHING, View
+from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.api import build_api
+from gateway.control.deeds import Origin
 from gateway.control.idempotency import Purge
-from gateway.control.public import PREFIX, build_public
+from gateway.control.mutations import Mutations
+from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
+from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
+from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.proxy.assembly import (
     address_rule,
@@ -102,6 +109,15 @@ class Shared:
     entries: RedisEntries | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The parts for access tokens; none where they are not configured."""
+
+    sealer: Sealer
+    signers: Signers
+    verifier: TokenVerifier
+
+
 class Gateway:
     """One node. `failure` completes with the error that makes going on impossible after a successful start."""
 
@@ -159,6 +175,7 @@ class Gateway:
             seal=shared.seal,
         )
         peppers = Peppers([pepper.secret.get_secret_value().encode() for pepper in keys.peppers])
+        tokens = self._tokens()
         admission = Admission(
             environment=settings.environment,
             peppers=peppers,
@@ -174,9 +191,11 @@ class Gateway:
             negative_ttl_seconds=cache.negative_ttl_seconds,
             replicas=await self._open_replicas(),
             isolated_seconds=cache.serve_isolated_seconds,
+            tokens=None if tokens is None else (tokens.verifier, truth.lookup),
         )
         self._stack.push_async_callback(admission.close)
-        view.listen(on_invalidated=_evicting(admission), on_reset=admission.forget_all)
+        signers = Signers() if tokens is None else tokens.signers
+        view.listen(on_invalidated=_evicting(admission, signers), on_reset=_forgetting(admission, signers))
         await feed.start()
         self._stack.push_async_callback(feed.close)
         propagator = await self._start_propagation(truth, shared, feed)
@@ -186,6 +205,9 @@ class Gateway:
             "view": lambda: view.is_fresh,
             "listening": lambda: self._is_listening,
         }
+        if tokens is not None:
+            checks["signing_keys"] = lambda: tokens.signers.is_loaded
+            await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
         secret_format = SecretFormat(keys.prefix, settings.environment)
         await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
         api = build_api(
@@ -205,8 +227,55 @@ class Gateway:
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
-        await self._serve_proxy(admission, CredentialReader(secret_format), last_used)
+        reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
+        await self._serve_proxy(admission, reader, last_used, self._mint(postgres, tokens))
         self._is_listening = True
+
+    # -- tokens
+
+    def _tokens(self) -> Tokens | None:
+        configured = self._settings.tokens
+        if configured is None:
+            return None
+        signers = Signers()
+        verifier = TokenVerifier(
+            signers,
+            issuer=configured.issuer,
+            audience=configured.audience,
+            environment=self._settings.environment,
+            leeway_seconds=configured.leeway_seconds,
+        )
+        return Tokens(Sealer(configured.sealing_key.get_secret_value()), signers, verifier)
+
+    async def _keep_signers(self, postgres: Postgres, mutations: Mutations, tokens: Tokens) -> None:
+        configured = self._settings.tokens
+        assert configured is not None
+        signing_keys = SigningKeys(
+            postgres,
+            mutations,
+            tokens.sealer,
+            caller=Administrator(self.node_id, Role.OPERATOR, None, Origin("node", self.node_id, "gateway")),
+            environment=self._settings.environment,
+            rotate_after_seconds=configured.rotate_after_seconds,
+        )
+        keeper = SignerKeeper(signing_keys, tokens.signers)
+        self._stack.push_async_callback(keeper.close)
+        await keeper.start()
+
+    def _mint(self, postgres: Postgres, tokens: Tokens | None) -> Mint | None:
+        if tokens is None:
+            return None
+        configured = self._settings.tokens
+        assert configured is not None
+        return Mint(
+            postgres,
+            tokens.sealer,
+            tokens.signers,
+            configured,
+            environment=self._settings.environment,
+            key_id_header=self._settings.identity_headers.key_id,
+            metrics=self.metrics,
+        )
 
     # -- the stores
 
@@ -294,7 +363,9 @@ class Gateway:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._listen(runner, address, _tcp_site(None))
 
-    async def _serve_proxy(self, admission: Admission, credentials: CredentialReader, last_used: LastUsed) -> None:
+    async def _serve_proxy(
+        self, admission: Admission, credentials: CredentialReader, last_used: LastUsed, mint: Mint | None
+    ) -> None:
         settings, metrics = self._settings, self.metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
@@ -302,19 +373,10 @@ class Gateway:
         for watch in upstreams.watches:
             await watch.start()
             self._stack.push_async_callback(watch.close)
-        own = await self._own_endpoints(table)
+        own = await self._own_endpoints(table, mint)
         by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
-        own_route = Route(
-            OWN_UPSTREAM,
-            (PREFIX.encode(),),
-            OWN_UPSTREAM,
-            Access("required"),
-            response_seconds=OWN_SECONDS,
-            idle_seconds=OWN_SECONDS,
-            addresses=address_rule(settings.client.addresses),
-        )
         services = Services(
-            router=Router([own_route, *routes_of(settings)]),
+            router=Router([*_own_routes(settings), *routes_of(settings)]),
             admission=admission,
             upstreams=by_name,
             tally=Tally(metrics),
@@ -370,10 +432,10 @@ class Gateway:
 
         await self._listen(runner, listen.proxy, site)
 
-    async def _own_endpoints(self, table: HeaderTable) -> Upstream:
+    async def _own_endpoints(self, table: HeaderTable, mint: Mint | None) -> Upstream:
         """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
         names = self._settings.identity_headers.model_dump()
-        runner = web.AppRunner(build_public(names), access_log=None)
+        runner = web.AppRunner(build_public(names, mint), access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         return Upstream(
@@ -405,14 +467,44 @@ def _tcp_site(tls: ssl.SSLContext | None) -> Callable[[web.BaseRunner, Address],
     return site
 
 
-def _evicting(admission: Admission) -> Callable[[list[str], int], None]:
+def _own_routes(settings: Settings) -> list[Route]:
+    """Who may use the gateway's own endpoints: callers with a key; whoami, with a token too; the JWKS, anybody."""
+    access = {PREFIX: Access("required"), WHOAMI: Access("required", tokens=True)}
+    if settings.tokens is not None:
+        access[JWKS] = Access("none")
+    return [
+        Route(
+            OWN_UPSTREAM + path.removeprefix(PREFIX).replace("/", "."),
+            (path.encode(),),
+            OWN_UPSTREAM,
+            needed,
+            response_seconds=OWN_SECONDS,
+            idle_seconds=OWN_SECONDS,
+            addresses=address_rule(settings.client.addresses),
+        )
+        for path, needed in access.items()
+    ]
+
+
+def _evicting(admission: Admission, signers: Signers) -> Callable[[list[str], int], None]:
+    forget = _forgetting(admission, signers)
+
     def evict(subjects: list[str], revision: int) -> None:
         if EVERYTHING in subjects:
-            admission.forget_all()
+            forget()
         else:
             admission.evict(subjects)
+            signers.heard(subjects)
 
     return evict
+
+
+def _forgetting(admission: Admission, signers: Signers) -> Callable[[], None]:
+    def forget() -> None:
+        admission.forget_all()
+        signers.doubt()
+
+    return forget
 
 
 def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:

@@ -206,6 +206,12 @@ def _route_references(settings: object) -> Iterator[BrokenRule]:
             yield BrokenRule(
                 ("routes", index, "upstream"), "names no upstream of this file", nearest(upstream, upstreams)
             )
+        if _get(route, "tokens") is True and _get(settings, "tokens") is None:
+            yield BrokenRule(
+                ("routes", index, "tokens"),
+                "accepts tokens, and there are none",
+                "Set up tokens: {issuer, audience, sealing_key}, or leave this out.",
+            )
         require = _get(route, "require")
         if _get(route, "auth") in ("none", "optional") and any(
             _get(require, what) for what in ("scopes", "features", "tier")

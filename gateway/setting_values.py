@@ -22,6 +22,9 @@ PEPPER_LENGTH_MINIMUM = 32
 # What JSON and Postgres keep exactly; far above any sensible setting.
 NUMBER_MAXIMUM = 2**53 - 1
 
+# The longest life of a token. Signing keys are believed for as long after they have signed for the last time.
+TOKEN_SECONDS_MAXIMUM = 30 * 86400
+
 # The gateway's own endpoints on the public listener; a route below this path could never be reached.
 OWN_PATH = "/.ostiary"
 
@@ -197,7 +200,7 @@ def _refuse_number(value: object) -> object:
     return value
 
 
-def _check_pepper(value: SecretStr) -> SecretStr:
+def _check_long_secret(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < PEPPER_LENGTH_MINIMUM:
         raise wrong(f"is shorter than {PEPPER_LENGTH_MINIMUM} characters", "Make one with `openssl rand -hex 32`.")
     return value
@@ -215,6 +218,7 @@ def _starts_with(pattern: str, what: str, cure: str) -> Callable[[SecretStr], Se
 Whole = Annotated[int, Field(ge=0, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
 Tier = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_flag)]
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
+TokenSeconds = Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM), BeforeValidator(_refuse_flag)]
 Seconds = Annotated[
     float,
     AfterValidator(_check_seconds),
@@ -261,7 +265,8 @@ RedisUrl = Annotated[
         )
     ),
 ]
-PepperSecret = Annotated[SecretStr, AfterValidator(_check_pepper)]
+PepperSecret = Annotated[SecretStr, AfterValidator(_check_long_secret)]
+SealingKey = Annotated[SecretStr, AfterValidator(_check_long_secret)]
 UrlPath = Annotated[str, AfterValidator(_check_path)]
 RoutePath = Annotated[UrlPath, AfterValidator(_check_route_path)]
 
@@ -314,6 +319,14 @@ Subprotocol = Annotated[
     ),
 ]
 Scope = Annotated[str, Shape(r"[A-Za-z0-9:._*-]+", "a scope", "Use letters, digits and the signs : . _ * - alone.")]
+Party = Annotated[
+    str,
+    Shape(
+        r"[\x21-\x7e]{1,256}",
+        "the name of an issuer or an audience",
+        "Write a URL or a name of up to 256 visible ASCII characters.",
+    ),
+]
 Method = Annotated[
     str,
     Shape(r"[A-Z][A-Z-]{0,31}", "a method", "Write it in capitals, such as GET."),

@@ -98,6 +98,23 @@ class CacheSettings(_Model):
     """How long known keys are served beyond the bound with neither Postgres nor Redis. Above 0 breaks the promise."""
 
 
+class TokenSettings(_Model):
+    """Short-lived access tokens that callers mint from their keys: `POST /.ostiary/tokens`."""
+
+    issuer: values.Party
+    """Who issues them (`iss`); mostly this gateway's public URL."""
+    audience: values.Party
+    """For whom they are (`aud`), unless the caller names somebody else. Others are not accepted here."""
+    sealing_key: values.SealingKey
+    """Seals the signing keys in the database. At least 32 characters. A secret: it is never printed."""
+    default_seconds: values.TokenSeconds = 900
+    """How long a token lives whose caller does not say; at most 30 days."""
+    rotate_after_seconds: values.Seconds = 2_592_000
+    """How long a signing key signs before the next one does."""
+    leeway_seconds: values.NoSeconds = 0
+    """How long beyond its end a token is still accepted."""
+
+
 class CredentialPlace(_Model):
     """A place of a request where a key may stand: exactly one of these. It is removed before forwarding."""
 
@@ -126,9 +143,9 @@ class IdentityHeaders(_Model):
     environment: values.HeaderName = "X-Key-Environment"
     """The environment of the key."""
     auth_kind: values.HeaderName = "X-Auth-Kind"
-    """`key` or `operator`."""
+    """`key`, `operator` or `token`."""
     scopes: values.HeaderName = "X-Scopes"
-    """The scopes of the key, separated by spaces."""
+    """The scopes of the key or the token, separated by spaces."""
     plan: values.HeaderName = "X-Plan"
     """The plan of the user."""
     request_id: values.HeaderName = "X-Request-Id"
@@ -285,7 +302,7 @@ class Route(_Model):
     limits: tuple[dict[str, object], ...] = ()
     """Rate limits of this route."""
     tokens: values.Flag = False
-    """Whether short-lived tokens are accepted beside keys."""
+    """Whether short-lived tokens are accepted beside keys. Needs `tokens` to be set up."""
     body_limit_bytes: values.Whole | None = None
     """The body of a request; more is answered 413. Null means the limit of `client`."""
     timeouts: RouteTimeouts = RouteTimeouts()
@@ -326,6 +343,8 @@ class Settings(_Model):
     """What keys look like, and how many a user may own."""
     cache: CacheSettings = CacheSettings()
     """How long answers about keys are kept."""
+    tokens: TokenSettings | None = None
+    """Short-lived access tokens. Null means that there are none."""
     credentials: tuple[CredentialPlace, ...] = Field(
         default=(CredentialPlace(header="Authorization"), CredentialPlace(header="X-Api-Key")), min_length=1
     )

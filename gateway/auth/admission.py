@@ -7,16 +7,18 @@ that a change has overtaken is repeated. Must not know: HTTP, sockets, SQL.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
-from gateway.auth.credentials import INVALID, Credential
+from gateway.auth.credentials import INVALID, Credential, Token
 from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import Peppers
-from gateway.auth.verdict import Access, authorize, first_deadline, standing_refusal, subjects_of
+from gateway.auth.tokens import INVALID_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_ALLOWED, Claims, Disproved
+from gateway.auth.verdict import ROTATED, Access, authorize, first_deadline, standing_refusal, subjects_of
 from gateway.clock import Clock
 from gateway.errors import MalformedRow, Outage, StoreUnavailable
 from gateway.stores.local import LocalCache
@@ -52,6 +54,22 @@ class Truth(Protocol):
 
     async def find(self, digests: tuple[bytes, ...]) -> Finding:
         """What stands behind any of these stored digests. Raises StoreUnavailable."""
+        ...
+
+
+class TokenJudge(Protocol):
+    """Whether a token is one of ours, and what it says (gateway.auth.tokens)."""
+
+    async def verify(self, token: bytes) -> Claims | Disproved:
+        """What it says. Raises Outage where that cannot be told."""
+        ...
+
+
+class TokenTruth(Protocol):
+    """The store that decides whether what a token is bound to still stands (gateway.stores.postgres.lookup)."""
+
+    async def find_bound(self, key_id: str, secret_id: str, signer_id: str) -> Finding:
+        """The key, as of that secret. Raises StoreUnavailable."""
         ...
 
 
@@ -96,9 +114,17 @@ class Entry:
     revision: int
     subjects: tuple[str, ...]
     verdict: Admitted | Refusal
+    kind: ClassVar[str] = "key"
     warm_until: float
     deadline: float = inf
     after: Refusal = INVALID
+
+
+@dataclass(slots=True)
+class TokenEntry(Entry):
+    """The same of a token. Tokens have caches of their own: however many there are, they evict no key."""
+
+    kind: ClassVar[str] = "token"
 
 
 class Admission:
@@ -106,7 +132,9 @@ class Admission:
 
     `refresh` asks the feed for a fresh view now; `environment` is the one this gateway serves; the two lifetimes are
     seconds after which an entry is looked up again. `isolated_seconds`: how long known keys are served beyond the bound
-    when nobody tells of changes; anything above 0 gives the promise up for that long.
+    when nobody tells of changes; anything above 0 gives the promise up for that long. `tokens` judges access tokens,
+    and tells what stands behind them; None where there are none. They are not shared in Redis: what a node has to ask
+    about one is a single question to Postgres, and minutes later the token is gone.
     """
 
     def __init__(
@@ -126,6 +154,7 @@ class Admission:
         negative_ttl_seconds: float,
         replicas: Replicas | None = None,
         isolated_seconds: float = 0.0,
+        tokens: tuple[TokenJudge, TokenTruth] | None = None,
     ) -> None:
         self._environment = environment
         self._peppers = peppers
@@ -143,13 +172,14 @@ class Admission:
         self._local_entries = local_entries
         self._good: LocalCache[Entry] = LocalCache(local_entries)
         self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
+        self._tokens = tokens
+        self._good_tokens: LocalCache[TokenEntry] = LocalCache(local_entries)
+        self._bad_tokens: LocalCache[TokenEntry] = LocalCache(NEGATIVE_ENTRIES)
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._away_until = 0.0
         self._auth = metrics.auth
-        self._admitted_warm = {
-            kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in (AuthKind.KEY, AuthKind.OPERATOR)
-        }
+        self._admitted_warm = {kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in AuthKind}
         self._events = metrics.cache_events
         self._warm_hits = metrics.cache_events.cell("local", "hit")
         self._warm_misses = metrics.cache_events.cell("local", "miss")
@@ -171,7 +201,13 @@ class Admission:
             return self._refuse(credential, "local")
         entry = self._good.get(credential.digest) or self._bad.get(credential.digest)
         if entry is None:
-            return None
+            if not isinstance(credential, Token):
+                return None
+            if not access.tokens:
+                return self._refuse(TOKEN_NOT_ALLOWED, "local", credential.kind)
+            entry = self._good_tokens.get(credential.digest) or self._bad_tokens.get(credential.digest)
+            if entry is None:
+                return None
         now = self._monotonic()
         if now >= self._view.fresh_until or now >= entry.warm_until:
             return None
@@ -181,25 +217,24 @@ class Admission:
     def _judge(self, entry: Entry, access: Access, now: float, tier: str) -> Admitted | Refusal:
         """An entry's verdict for one route, at `now`. The entry may be used: the caller has applied the rule."""
         if now >= entry.deadline:
-            return self._refuse(entry.after, tier)
+            return self._refuse(entry.after, tier, entry.kind)
         verdict = entry.verdict
         if isinstance(verdict, Refusal):
-            return self._refuse(verdict, tier)
+            return self._refuse(verdict, tier, entry.kind)
         principal = verdict.principal
         assert principal is not None, "entries are made of keys"
         if not access.is_plain:
             refusal = authorize(principal, access)
             if refusal is not None:
-                return self._refuse(refusal, tier)
+                return self._refuse(refusal, tier, entry.kind)
         if tier == "local":
             self._admitted_warm[principal.kind][0] += 1
         else:
             self._auth.inc(principal.kind, tier, "admitted")
         return verdict
 
-    def _refuse(self, refusal: Refusal, tier: str) -> Refusal:
-        kind = "none" if refusal.reason is Reason.MISSING_API_KEY else "key"
-        self._auth.inc(kind, tier, refusal.reason)
+    def _refuse(self, refusal: Refusal, tier: str, kind: str = "key") -> Refusal:
+        self._auth.inc("none" if refusal.reason is Reason.MISSING_API_KEY else kind, tier, refusal.reason)
         return refusal
 
     # -- the cold door
@@ -207,13 +242,21 @@ class Admission:
     async def resolve(self, credential: Credential, access: Access, *, is_stream: bool = False) -> Admitted | Refusal:
         """Decide by asking Redis and Postgres. Raises Outage where nobody can tell. `is_stream` as for `admit`."""
         digest = credential.digest
+        if isinstance(credential, Token) and not access.tokens:
+            return self._refuse(TOKEN_NOT_ALLOWED, "local", credential.kind)
         self._warm_misses[0] += 1
         if self._isolated_seconds and (known := await self._known_in_isolation(digest)) is not None:
             self._served_isolated.inc()
             return self._judge(known, access, self._monotonic(), "stream" if is_stream else "local")
         try:
+            fill = partial(self._fill, digest)
+            if isinstance(credential, Token):
+                claims = await self._claims_of(credential)
+                if isinstance(claims, Refusal):
+                    return self._refuse(claims, "stream" if is_stream else "local", credential.kind)
+                fill = partial(self._fill_token, digest, claims)
             for _ in range(MOST_REPEATS):
-                entry, tier = await self._shared_flight(digest)
+                entry, tier = await self._shared_flight(digest, fill)
                 now = self._monotonic()
                 # What is still held has not been evicted, also where the view no longer remembers as far back.
                 is_usable = self._held(digest) is entry or self._view.is_usable(entry.revision, entry.subjects)
@@ -221,7 +264,7 @@ class Admission:
                     return self._judge(entry, access, now, "stream" if is_stream else tier)
             raise Outage("a lookup was overtaken by changes, or outlived the view, several times in a row")
         except Outage:
-            self._auth.inc("key", "postgres", "outage")
+            self._auth.inc(credential.kind, "postgres", "outage")
             raise
 
     async def _known_in_isolation(self, digest: bytes) -> Entry | None:
@@ -232,7 +275,9 @@ class Admission:
         now, fresh_until = self._monotonic(), self._view.fresh_until
         return self._held(digest) if fresh_until <= now < fresh_until + self._isolated_seconds else None
 
-    async def _shared_flight(self, digest: bytes) -> tuple[Entry, str]:
+    async def _shared_flight(
+        self, digest: bytes, fill: Callable[[], Coroutine[Any, Any, tuple[Entry, str]]]
+    ) -> tuple[Entry, str]:
         """Join the lookup of `digest` that is under way, or start it. It is a task of its own (R048 to R050)."""
         flight = self._flights.get(digest)
         if flight is None:
@@ -241,7 +286,7 @@ class Admission:
                 if known is None or self._monotonic() >= self._view.fresh_until:
                     raise Outage("too many lookups are waiting for the key store")
                 return known, "local"  # a flood of strangers locks nobody out who is known
-            flight = asyncio.create_task(self._fill(digest))
+            flight = asyncio.create_task(fill())
             self._flights[digest] = flight
             flight.add_done_callback(lambda done: self._land(digest, done))
         if self._held(digest) is not None and self._monotonic() < self._view.fresh_until:
@@ -269,16 +314,26 @@ class Admission:
                 self._events.inc("replica", "hit")
                 return self._kept(digest, finding)
             self._events.inc("replica", "failed" if finding is None else "stale")
+        found = await self._ask_truth(digest, lambda: self._truth.find(self._peppers.candidates(digest)), subjects_of)
+        return (found, "local") if isinstance(found, Entry) else self._kept(digest, found)
+
+    async def _ask_truth(
+        self,
+        digest: bytes,
+        ask: Callable[[], Awaitable[Finding]],
+        subjects: Callable[[Finding], tuple[str, ...]],
+    ) -> Finding | Entry:
+        """What Postgres tells and nothing has overtaken; or, while it is away, the entry to go on with."""
         for _ in range(MOST_REPEATS):
             try:
-                finding = await self._ask_truth(digest)
+                finding = await self._ask_once(ask)
             except StoreUnavailable:
                 known = self._still_good(digest)
                 if known is None or self._monotonic() >= self._view.fresh_until:
                     raise  # nobody waits once more for news of a database that has just been waited for
-                return known, "local"
-            if self._view.is_usable(finding.revision, subjects_of(finding)):
-                return self._kept(digest, finding)
+                return known
+            if self._view.is_usable(finding.revision, subjects(finding)):
+                return finding
         raise Outage("a lookup was overtaken by changes several times in a row")
 
     def _kept(self, digest: bytes, finding: Finding) -> tuple[Entry, str]:
@@ -306,11 +361,11 @@ class Admission:
             if self._monotonic() >= self._view.fresh_until:
                 raise Outage("neither Postgres nor Redis has told of changes for longer than the bound")
 
-    async def _ask_truth(self, digest: bytes) -> Finding:
+    async def _ask_once(self, ask: Callable[[], Awaitable[Finding]]) -> Finding:
         if self._monotonic() < self._away_until:
             raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
         try:
-            return await self._truth.find(self._peppers.candidates(digest))
+            return await ask()
         except MalformedRow:
             raise  # the fault of one key: the others are asked for all the same
         except StoreUnavailable:
@@ -325,7 +380,12 @@ class Admission:
         return entry
 
     def _held(self, digest: bytes) -> Entry | None:
-        return self._good.get(digest) or self._bad.get(digest)
+        return (
+            self._good.get(digest)
+            or self._bad.get(digest)
+            or self._good_tokens.get(digest)
+            or self._bad_tokens.get(digest)
+        )
 
     def _remember(self, digest: bytes, finding: Finding) -> Entry:
         entry = self._entry_of(finding)
@@ -363,17 +423,94 @@ class Admission:
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
 
+    # -- tokens
+
+    async def _claims_of(self, token: Token) -> Claims | Refusal:
+        """What a token says that is ours and has not ended. Asks no store about one that is not (R162, R169)."""
+        assert self._tokens is not None, "where there are no tokens, the reader finds none"
+        judge, _ = self._tokens
+        claims = await judge.verify(token.text)
+        if isinstance(claims, Disproved):
+            return self._disproved(token, claims.refusal, claims.subjects)
+        if self._monotonic() >= self._view.to_monotonic(claims.ends_at):
+            await self._freshen()  # before the first poll every moment has passed
+            if self._monotonic() >= self._view.to_monotonic(claims.ends_at):
+                return self._disproved(token, TOKEN_EXPIRED, claims.subjects)
+        return claims
+
+    def _disproved(self, token: Token, refusal: Refusal, subjects: tuple[str, ...]) -> Refusal:
+        warm_until = self._monotonic() + self._negative_ttl_seconds
+        self._remember_token(token.digest, TokenEntry(self._view.revision, subjects, refusal, warm_until))
+        return refusal
+
+    async def _fill_token(self, digest: bytes, claims: Claims) -> tuple[Entry, str]:
+        """Look up what a verified token is bound to, remember the verdict, and say which tier answered."""
+        assert self._tokens is not None
+        _, truth = self._tokens
+        await self._freshen()
+
+        def subjects(finding: Finding) -> tuple[str, ...]:
+            return claims.subjects if finding.record is None else (*subjects_of(finding), claims.subjects[-1])
+
+        found = await self._ask_truth(
+            digest, lambda: truth.find_bound(claims.key_id, claims.secret_id, claims.signer_id), subjects
+        )
+        if isinstance(found, Entry):
+            return found, "local"
+        entry = self._token_entry(claims, found, subjects(found))
+        self._remember_token(digest, entry)
+        is_retired = found.record is not None and found.record.secret_state is SecretState.RETIRED
+        return entry, "retired" if is_retired else "postgres"
+
+    def _token_entry(self, claims: Claims, finding: Finding, subjects: tuple[str, ...]) -> TokenEntry:
+        """A token is worth what its key is worth, for as long as the secret is good that it is bound to."""
+        now = self._monotonic()
+        record = finding.record
+        is_theirs = record is not None and (record.environment, record.tenant_id, record.user_id) == (
+            self._environment,
+            claims.tenant_id,
+            claims.user_id,
+        )
+        standing = standing_refusal(record) if record is not None and is_theirs else INVALID_TOKEN
+        if record is None or standing is not None:
+            assert standing is not None
+            return TokenEntry(finding.revision, subjects, standing, now + self._negative_ttl_seconds)
+        deadline, after = first_deadline(record)
+        if claims.ends_at < deadline:
+            deadline, after = claims.ends_at, TOKEN_EXPIRED
+        elif after is ROTATED:
+            after = INVALID_TOKEN
+        # What the key has lost since, the token has lost too.
+        scopes = tuple(scope for scope in record.scopes if scope in claims.scopes)
+        principal = principal_of(replace(record, scopes=scopes), self._names, by_token=True)
+        return TokenEntry(
+            finding.revision,
+            subjects,
+            Admitted(principal),
+            warm_until=now + self._ttl_seconds,
+            deadline=self._view.to_monotonic(deadline),
+            after=after,
+        )
+
+    def _remember_token(self, digest: bytes, entry: TokenEntry) -> None:
+        is_refusal = isinstance(entry.verdict, Refusal)
+        kept, other = (self._bad_tokens, self._good_tokens) if is_refusal else (self._good_tokens, self._bad_tokens)
+        other.pop(digest, None)
+        kept.put(digest, entry)
+
     # -- what the view tells
 
     def evict(self, subjects: list[str]) -> None:
         """Forget what depends on these subjects: an invalidation has come."""
-        self._good.evict(subjects)
-        self._bad.evict(subjects)
+        for cache in (self._good, self._bad, self._good_tokens, self._bad_tokens):
+            cache.evict(subjects)
 
     def forget_all(self) -> None:
         """Forget everything: the view has lost its place."""
         self._good = LocalCache(self._local_entries)  # clearing entry by entry would stop the loop
         self._bad = LocalCache(NEGATIVE_ENTRIES)
+        self._good_tokens = LocalCache(self._local_entries)
+        self._bad_tokens = LocalCache(NEGATIVE_ENTRIES)
 
     async def close(self) -> None:
         """Cancel lookups and writes that are under way."""

@@ -6,10 +6,11 @@ credential is never ignored in favour of another one or of none (R007, R010).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import SecretFormat, sha256_digest
+from gateway.auth.tokens import is_token
 
 AMBIGUOUS: Final = Refusal(Reason.AMBIGUOUS_CREDENTIALS)
 INVALID: Final = Refusal(Reason.INVALID_API_KEY)
@@ -19,14 +20,27 @@ INVALID: Final = Refusal(Reason.INVALID_API_KEY)
 class Credential:
     """A well-formed secret, as its SHA-256 (32 bytes). The secret itself goes no further than the reader."""
 
+    kind: ClassVar[str] = "key"
     digest: bytes = field(repr=False)
 
 
-class CredentialReader:
-    """Reads the credential of a request from the values found in the configured places."""
+@dataclass(frozen=True, slots=True)
+class Token(Credential):
+    """What has the shape of an access token: its SHA-256, and itself, since it has to be verified."""
 
-    def __init__(self, secret_format: SecretFormat) -> None:
+    kind: ClassVar[str] = "token"
+    text: bytes = field(repr=False)
+
+
+class CredentialReader:
+    """Reads the credential of a request from the values found in the configured places.
+
+    `accepts_tokens`: what looks like an access token is one; where there are no tokens it is a malformed key.
+    """
+
+    def __init__(self, secret_format: SecretFormat, *, accepts_tokens: bool = False) -> None:
         self._format = secret_format
+        self._accepts_tokens = accepts_tokens
 
     def read(self, presented: Sequence[tuple[bytes, bytes]]) -> Credential | Refusal | None:
         """The one credential among `(header name, value)` pairs.
@@ -49,7 +63,11 @@ class CredentialReader:
         return known
 
     def _read_one(self, secret: bytes) -> Credential | Refusal:
-        return Credential(sha256_digest(secret)) if self._format.is_well_formed(secret) else INVALID
+        if self._format.is_well_formed(secret):
+            return Credential(sha256_digest(secret))
+        if self._accepts_tokens and is_token(secret):
+            return Token(sha256_digest(secret), secret)
+        return INVALID
 
 
 def _secret_of(name: bytes, value: bytes) -> bytes:

@@ -20,6 +20,7 @@ class AuthKind(StrEnum):
 
     KEY = "key"
     OPERATOR = "operator"
+    TOKEN = "token"  # noqa: S105  # a name, not a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,11 @@ def _shared_set(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names)
 
 
-def principal_of(record: KeyRecord, names: IdentityNames) -> Principal:
+def principal_of(record: KeyRecord, names: IdentityNames, *, by_token: bool = False) -> Principal:
     """The principal of an admissible record. Strings that many keys have in common are interned, to stay small."""
     kind = AuthKind(record.key_kind if record.key_kind == AuthKind.OPERATOR else AuthKind.KEY)
+    if by_token:
+        kind = AuthKind.TOKEN
     return Principal(
         kind=kind,
         tenant_id=sys.intern(record.tenant_id),

@@ -13,6 +13,9 @@ class Reason(StrEnum):
     KEY_REVOKED = "key_revoked"
     KEY_EXPIRED = "key_expired"
     KEY_ROTATED = "key_rotated"
+    INVALID_TOKEN = "invalid_token"  # noqa: S105  # a name
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105  # a name
+    TOKEN_NOT_ALLOWED = "token_not_allowed"  # noqa: S105  # a name
     TENANT_SUSPENDED = "tenant_suspended"
     USER_SUSPENDED = "user_suspended"
     API_ACCESS_REQUIRED = "api_access_required"

@@ -17,12 +17,13 @@ LAPSED: Final = Refusal(Reason.SUBSCRIPTION_LAPSED)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route asks of a caller. `is_plain` where that is a key and nothing beside."""
+    """What a route asks of a caller. `is_plain` where that is a key and nothing beside; `tokens`: or a token."""
 
     mode: Literal["required", "optional", "none"]
     scopes: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
     tier: int = 0
+    tokens: bool = False
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_tokens, audit, check, keys, migrate, serve, up
+from gateway.cli import admin_tokens, audit, check, keys, migrate, serve, signing_keys, up
 from gateway.configuration import ConfigurationError
 from gateway.errors import GatewayError
 
@@ -32,6 +32,7 @@ def application() -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(audit.app, name="audit")
     app.add_typer(admin_tokens.app, name="admin-token")
+    app.add_typer(signing_keys.app, name="signing-keys")
     return app
 
 

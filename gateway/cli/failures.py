@@ -15,6 +15,7 @@ MISTAKEN = 2
 
 NEXT_STEPS = {
     "already_revoked": "Nothing is left to do.",
+    "already_withdrawn": "Nothing is left to do.",
     "api_access_required": "Give the user an entitlement whose features hold `api_access: true`:"
     " PUT /v1/users/<user>/entitlement.",
     "auth_unavailable": "Check that Postgres answers, and the address in `postgres.dsn`; then repeat the command.",
@@ -26,7 +27,7 @@ NEXT_STEPS = {
     "key_limit_reached": "Revoke a key of this user: `ostiary keys list --user <user> --status active`, then"
     " `ostiary keys revoke <id>`.",
     "key_revoked": "Create another key: `ostiary keys create`.",
-    "not_found": "Look for the id: `ostiary keys list`, `ostiary admin-token list`.",
+    "not_found": "Look for the id: `ostiary keys list`, `ostiary admin-token list`, `ostiary signing-keys list`.",
     "revocation_pending": "The change is made, but some node may not know it yet. Repeat the command until it is done.",
     "unknown_tenant": "Create the tenant first: POST /v1/tenants.",
 }

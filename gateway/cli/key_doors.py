@@ -59,13 +59,18 @@ class KeyDoor(Protocol):
         ...
 
 
+def by_command() -> Administrator:
+    """Whoever runs a command straight on the stores: allowed everything, as the database already allows it."""
+    return Administrator("cli", Role.OPERATOR, None, of_command())
+
+
 class Direct:
     """Straight to the stores, as an operator: whoever can read the configuration may do anything."""
 
     def __init__(self, issuance: Issuance, keys: Keys) -> None:
         self._issuance = issuance
         self._keys = keys
-        self._caller = Administrator("cli", Role.OPERATOR, None, of_command())
+        self._caller = by_command()
 
     async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
@@ -125,10 +130,9 @@ class Remote:
 
 
 @asynccontextmanager
-async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
-    """The door straight to the stores. Raises StoreUnavailable, SchemaOutdated."""
-    metrics, clock = Metrics(), SystemClock()
-    bound_seconds = settings.cache.bound_seconds
+async def open_stores(settings: Settings, metrics: Metrics) -> AsyncIterator[tuple[Postgres, Mutations]]:
+    """The database, and changes to it that are seen through to every node. Raises StoreUnavailable, SchemaOutdated."""
+    clock, bound_seconds = SystemClock(), settings.cache.bound_seconds
     async with AsyncExitStack() as stack:
         postgres = Postgres(settings.postgres.dsn.get_secret_value(), pool_size=4, metrics=metrics)
         stack.push_async_callback(postgres.close)
@@ -148,9 +152,17 @@ async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
         )
         stack.push_async_callback(propagator.close)
         await propagator.start()
+        yield postgres, Mutations(changes, propagator)
+
+
+@asynccontextmanager
+async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
+    """The door straight to the stores. Raises StoreUnavailable, SchemaOutdated."""
+    metrics = Metrics()
+    async with open_stores(settings, metrics) as (postgres, mutations):
         parts = KeyParts(
             postgres,
-            Mutations(changes, propagator),
+            mutations,
             SecretFormat(settings.keys.prefix, settings.environment),
             Peppers([pepper.secret.get_secret_value().encode() for pepper in settings.keys.peppers]),
             settings.keys,

@@ -7,7 +7,6 @@ from gateway.settings import Plan, Route, Settings
 _Row = tuple[str, str]
 _ROUTE: dict[_Row, Callable[[Route], bool]] = {
     ("limits", "rate limits are not enforced by this version"): lambda route: bool(route.limits),
-    ("tokens", "tokens are not accepted by this version"): lambda route: route.tokens,
 }
 _PLAN: dict[_Row, Callable[[Plan], bool]] = {
     ("limits", "rate limits are not enforced by this version"): lambda plan: bool(plan.limits),

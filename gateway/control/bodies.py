@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.control.moments import Moment
 from gateway.control.problems import InvalidBody
-from gateway.setting_values import EnvironmentName, Feature, LimitWindow, Name
+from gateway.setting_values import TOKEN_SECONDS_MAXIMUM, EnvironmentName, Feature, LimitWindow, Name, Party
 
 SCOPE_SHAPE = re.compile(r"[A-Za-z0-9:._*-]{1,64}")
 ID_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
@@ -35,6 +35,8 @@ CODES = {
     "limits": "invalid_limits",
     "status": "invalid_status",
     "tier": "invalid_tier",
+    "expires_in": "invalid_expires_in",
+    "audience": "invalid_audience",
 }
 
 
@@ -185,6 +187,14 @@ class WindowBody(Body):
     """`PATCH /v1/retired-secrets/{id}`: the new end of the window."""
 
     expires_at: Moment
+
+
+class TokenBody(Body):
+    """`POST /.ostiary/tokens`. Left out: all scopes of the key, the configured life, the gateway itself."""
+
+    scopes: Scopes | None = None
+    expires_in: Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM)] | None = None
+    audience: Party | None = None
 
 
 class InvalidateBody(Body):

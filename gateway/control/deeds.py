@@ -18,7 +18,7 @@ Shown = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who does something, from which address, in which request. `kind` is `admin_token` or `command`."""
+    """Who does something, from which address, in which request. `kind` is `admin_token`, `command` or `node`."""
 
     kind: str
     id: str

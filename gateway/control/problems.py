@@ -142,12 +142,14 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 async def mark_reply(request: web.Request, response: web.StreamResponse) -> None:
-    """Add to every reply what every reply of this application has: no caching (R343), no guessing, its request id.
+    """Add to every reply what every reply of this application has: no guessing, its request id, and no caching (R343).
+
+    A handler whose answer is public may have said otherwise about caching.
 
     What software answers, in which version, is nobody's business. For the signal `on_response_prepare`, which also sees
     replies that aiohttp makes outside of the middlewares.
     """
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.popall("Server", None)
     request_id = request.get(_REQUEST_ID_KEY)

@@ -10,12 +10,20 @@ from typing import Final
 from aiohttp import web
 
 from gateway.control.problems import answer_errors, mark_reply, reply
+from gateway.control.tokens import Mint
 
 PREFIX: Final = "/.ostiary"
+WHOAMI: Final = f"{PREFIX}/whoami"
+TOKENS: Final = f"{PREFIX}/tokens"
+JWKS: Final = f"{PREFIX}/jwks.json"
+BODY_LIMIT_BYTES: Final = 64 * 1024
 
 
-def build_public(identity_headers: Mapping[str, str]) -> web.Application:
-    """The application. `identity_headers` maps a fact (`user_id` ...) to the header name that carries it."""
+def build_public(identity_headers: Mapping[str, str], mint: Mint | None = None) -> web.Application:
+    """The application. `identity_headers` maps a fact (`user_id` ...) to the header name that carries it.
+
+    `mint` makes access tokens; None where there are none.
+    """
 
     async def whoami(request: web.Request) -> web.Response:
         """The caller, as an upstream would be told."""
@@ -23,7 +31,10 @@ def build_public(identity_headers: Mapping[str, str]) -> web.Application:
         scopes = (facts.pop("scopes", None) or "").split()
         return reply({**facts, "scopes": scopes})
 
-    app = web.Application(middlewares=[answer_errors])
+    app = web.Application(middlewares=[answer_errors], client_max_size=BODY_LIMIT_BYTES)
     app.on_response_prepare.append(mark_reply)
-    app.router.add_get(f"{PREFIX}/whoami", whoami)
+    app.router.add_get(WHOAMI, whoami)
+    if mint is not None:
+        app.router.add_post(TOKENS, mint.mint)
+        app.router.add_get(JWKS, mint.jwks)
     return app

@@ -67,7 +67,7 @@ def _route(settings: Settings, route: RouteSettings) -> Route:
         name=route.name,
         paths=tuple(path.encode() for path in route.paths),
         upstream=route.upstream,
-        access=Access(route.auth, frozenset(require.scopes), frozenset(require.features), require.tier),
+        access=Access(route.auth, frozenset(require.scopes), frozenset(require.features), require.tier, route.tokens),
         response_seconds=route.timeouts.response or timeouts.response,
         idle_seconds=route.timeouts.idle or timeouts.idle,
         methods=frozenset(method.encode() for method in route.methods),

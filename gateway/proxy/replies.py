@@ -19,6 +19,9 @@ PUBLIC_TEXTS: Final[dict[Reason, str]] = {
     Reason.KEY_REVOKED: "This API key has been revoked.",
     Reason.KEY_EXPIRED: "This API key has expired.",
     Reason.KEY_ROTATED: "This API key has been rotated and its grace window has ended. Use the new secret.",
+    Reason.INVALID_TOKEN: "The access token is not valid here, or not any more.",
+    Reason.TOKEN_EXPIRED: "This access token has expired.",
+    Reason.TOKEN_NOT_ALLOWED: "This route takes API keys, and no access tokens.",
     Reason.TENANT_SUSPENDED: "The organisation that owns this key is suspended.",
     Reason.USER_SUSPENDED: "The user who owns this key is suspended.",
     Reason.API_ACCESS_REQUIRED: "The owner of this key has no plan that includes API access.",
@@ -37,6 +40,9 @@ def status_of(reason: Reason) -> int:
             | Reason.KEY_REVOKED
             | Reason.KEY_EXPIRED
             | Reason.KEY_ROTATED
+            | Reason.INVALID_TOKEN
+            | Reason.TOKEN_EXPIRED
+            | Reason.TOKEN_NOT_ALLOWED
         ):
             return 401
         case Reason.AMBIGUOUS_CREDENTIALS:

@@ -89,6 +89,43 @@ async def test_order_of_questions(pg: Postgres) -> None:
         await KeyLookup(pg).find((UNKNOWN,))
 
 
+SIGNER = (
+    "INSERT INTO signing_keys (id, environment, state, public_key) VALUES ('g1', 'test', 'previous', $$%s$$::bytea)"
+)
+
+
+async def test_bound_secrets(pg: Postgres) -> None:
+    """A token leads to its key by the ids that it names, as of the secret that it is bound to. R160 R161."""
+    await execute(pg, SIGNER % ("x" * 32))
+    lookup = KeyLookup(pg)
+    current = await lookup.find_bound("k1", "s1", "g1")
+    assert (current.record, current.revision) == (PLANTED, 8)
+    retired = await lookup.find_bound("k1", "r1", "g1")
+    assert retired.record is not None
+    assert (retired.record.secret_state, retired.record.secret_expires_at) == (SecretState.RETIRED, 3000000000.5)
+    for ids in (("k1", "s2", "g1"), ("k2", "s1", "g1"), ("k2", "r1", "g1"), ("k1", "s1", "g2"), ("k1", "r1", "g2")):
+        assert (await lookup.find_bound(*ids)).record is None
+
+
+async def test_bound_secrets_and_withdrawn_signers(pg: Postgres) -> None:
+    """What a withdrawn signing key, or one of another environment, has signed leads nowhere. R170 R179."""
+    for change in ("state = 'retired'", "state = 'previous', environment = 'prod'"):
+        await execute(pg, "TRUNCATE signing_keys")
+        await execute(pg, SIGNER % ("x" * 32))
+        await execute(pg, f"UPDATE signing_keys SET {change}")
+        for secret_id in ("s1", "r1"):
+            assert (await KeyLookup(pg).find_bound("k1", secret_id, "g1")).record is None
+
+
+async def test_order_of_questions_about_bound_secrets(pg: Postgres) -> None:
+    """The retired secrets are asked only when the bound one is not the current one. R160 R162."""
+    await execute(pg, SIGNER % ("x" * 32))
+    await execute(pg, "DROP TABLE retired_secrets")
+    assert (await KeyLookup(pg).find_bound("k1", "s1", "g1")).record == PLANTED
+    with pytest.raises(StoreUnavailable):
+        await KeyLookup(pg).find_bound("k1", "r1", "g1")
+
+
 async def test_several_stored_forms(pg: Postgres) -> None:
     """Under several peppers any stored form is found, and the first asked for wins. R040."""
     await execute(

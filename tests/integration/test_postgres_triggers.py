@@ -15,6 +15,9 @@ async def connection(postgres_dsn: str) -> "AsyncIterator[asyncpg.Connection[asy
     """A session like psql's, on a database with a few rows."""
     await plant(postgres_dsn)
     session = await asyncpg.connect(postgres_dsn)
+    await session.execute(
+        "INSERT INTO signing_keys (id, environment, state, public_key) VALUES ('g1', 'test', 'previous', $1)", CURRENT
+    )
     yield session
     await session.close()
 
@@ -73,6 +76,16 @@ DECIDING = [
         {"plan:p1", "plan:p2", "plan:p3"},
     ),
     ("some-rows", "UPDATE plans SET tier = CASE name WHEN 'basic' THEN 9 ELSE tier END", {"plan:basic"}),
+    (
+        "signer-insert",
+        "INSERT INTO signing_keys (id, environment, state, public_key, sealed_key)"
+        f" VALUES ('g2', 'test', 'next', '\\x{OTHER}', 'x')",
+        {"signer:g2"},
+    ),
+    ("signer-retired", "UPDATE signing_keys SET state = 'retired'", {"signer:g1"}),
+    ("signer-replaced", f"UPDATE signing_keys SET public_key = '\\x{OTHER}'", {"signer:g1"}),
+    ("signer-deleted", "DELETE FROM signing_keys", {"signer:g1"}),
+    ("signers-truncated", "TRUNCATE signing_keys", {"all:"}),
     ("truncate", "TRUNCATE retired_secrets", {"all:"}),
 ]
 
@@ -100,6 +113,7 @@ BOOKKEEPING = [
     ),
     ("node", "INSERT INTO nodes (id, environment, version, revision) VALUES ('n', 'e', 'v', 1)"),
     ("admin-token", "DELETE FROM admin_tokens"),
+    ("signer-signs", "UPDATE signing_keys SET state = 'current', sealed_key = 'x', activated_at = now()"),
 ]
 
 

@@ -28,6 +28,7 @@ postgres: {dsn: "${OSTIARY_POSTGRES_DSN}"}
 redis: {url: "${OSTIARY_REDIS_URL}"}              # optional
 keys: {prefix: ost, max_per_user: 5, grace_seconds: 86400}
 cache: {local_entries: 100000, ttl_seconds: 60, negative_ttl_seconds: 10, bound_seconds: 2}
+tokens: {issuer: "https://api", audience: api, sealing_key: "${OSTIARY_SEALING_KEY}", default_seconds: 900}
 credentials: [{header: Authorization}, {header: X-Api-Key}]   # Authorization means Bearer
 trusted_proxies: []                               # whose X-Forwarded-* is believed
 upstreams:
@@ -40,7 +41,11 @@ routes:
   - {name: open, paths: ["/public"], upstream: orders, auth: none}
 plans: {starter: {tier: 1, features: {api_access: true}, limits: {per_minute: 60, per_day: 1000}}}
 """
-STORES = {"OSTIARY_POSTGRES_DSN": "postgresql://u:hunter2@db/x", "OSTIARY_REDIS_URL": "redis://:hunter2@cache"}
+STORES = {
+    "OSTIARY_POSTGRES_DSN": "postgresql://u:hunter2@db/x",
+    "OSTIARY_REDIS_URL": "redis://:hunter2@cache",
+    "OSTIARY_SEALING_KEY": "hunter2-" * 4,
+}
 
 
 def read(text: str, environ: Mapping[str, str] | None = None) -> Settings:
@@ -82,7 +87,6 @@ async def test_unenforced_settings_warn() -> None:
     """A setting that is read and not acted on is told, one sentence each, and is no mistake."""
     assert warnings_of(read(WHOLE, STORES)) == [
         "routes[0].limits: rate limits are not enforced by this version.",
-        "routes[0].tokens: tokens are not accepted by this version.",
         "plans.starter.limits: rate limits are not enforced by this version.",
     ]
 
@@ -162,6 +166,20 @@ plans: {}
             "credentials: [{header: Content-Length}]",
             ["3: credentials[0].header: is a header that HTTP or the proxy needs for itself"],
             id="framing",
+        ),
+        pytest.param(
+            "upstreams: {u: {targets: ['http://h']}}\nroutes: [{name: r, paths: [/], upstream: u, tokens: true}]",
+            ["4: routes[0].tokens: accepts tokens, and there are none"],
+            id="tokens",
+        ),
+        pytest.param(
+            f"tokens: {{issuer: i, audience: a b, sealing_key: {'x' * 31}, default_seconds: 2592001}}",
+            [
+                "3: tokens.audience: is not the name of an issuer or an audience",
+                "3: tokens.sealing_key: is shorter than 32 characters",
+                "3: tokens.default_seconds: is too large",
+            ],
+            id="bad-tokens",
         ),
         pytest.param(
             "upstreams: {u: {targets: ['http://h', 'http://h:80/']}}",

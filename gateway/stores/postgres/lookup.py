@@ -37,21 +37,29 @@ _STATEMENT = """
         JOIN tenants AS t ON t.id = k.tenant_id
         LEFT JOIN entitlements AS e ON e.user_id = u.id
         LEFT JOIN plans AS p ON p.name = e.plan
-        WHERE {digest} = ANY($1::bytea[])
-        ORDER BY array_position($1::bytea[], {digest})
+        WHERE {which}
         LIMIT 1
     ) AS f ON true"""
 
-_CURRENT = _STATEMENT.format(
-    secret="k.digest, k.secret_id, NULL::float8 AS secret_expires_at",  # noqa: S106  # columns, not a password
-    source="api_keys AS k",
-    digest="k.digest",
-)
-_RETIRED = _STATEMENT.format(
-    secret="s.digest, s.id AS secret_id, extract(epoch FROM s.expires_at)::float8 AS secret_expires_at",  # noqa: S106
-    source="retired_secrets AS s JOIN api_keys AS k ON k.id = s.key_id",
-    digest="s.digest",
-)
+_CURRENT_SECRET = {
+    "secret": "k.digest, k.secret_id, NULL::float8 AS secret_expires_at",
+    "source": "api_keys AS k",
+}
+_RETIRED_SECRET = {
+    "secret": "s.digest, s.id AS secret_id, extract(epoch FROM s.expires_at)::float8 AS secret_expires_at",
+    "source": "retired_secrets AS s JOIN api_keys AS k ON k.id = s.key_id",
+}
+_BY_DIGEST = "{digest} = ANY($1::bytea[]) ORDER BY array_position($1::bytea[], {digest})"
+# A withdrawn signing key admits nobody, as of the very snapshot that shows the key.
+_BY_IDS = """
+    k.id = $1 AND {secret_id} = $2 AND EXISTS (
+        SELECT FROM signing_keys AS g WHERE g.id = $3 AND g.environment = k.environment AND g.state <> 'retired'
+    )"""
+
+_CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_DIGEST.format(digest="k.digest"))
+_RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_DIGEST.format(digest="s.digest"))
+_BOUND_CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_IDS.format(secret_id="k.secret_id"))  # noqa: S106
+_BOUND_RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_IDS.format(secret_id="s.id"))  # noqa: S106
 
 
 _RENEW = {
@@ -80,17 +88,34 @@ class KeyLookup:
 
         async def work(connection: Connection) -> Finding:
             current = await connection.fetchrow(_CURRENT, digests)
-            finding = _finding(current, digests, SecretState.CURRENT)
+            finding = _finding(current, SecretState.CURRENT, digests)
             if finding.record is not None:
                 await self._renew_form(connection, finding.record, digests[0])
                 return finding
             retired = await connection.fetchrow(_RETIRED, digests)
-            second = _finding(retired, digests, SecretState.RETIRED)
+            second = _finding(retired, SecretState.RETIRED, digests)
             if second.record is not None:
                 await self._renew_form(connection, second.record, digests[0])
                 return second
             # A secret that appeared between the two snapshots must not be denied as of the later one.
             return finding
+
+        return await self._pg.run(work, seconds=self._seconds, is_read=True)
+
+    async def find_bound(self, key_id: str, secret_id: str, signer_id: str) -> Finding:
+        """What stands behind a token: its key, as of the secret that it is bound to.
+
+        None where the key, that secret or the trust in the signing key is gone. Retired secrets are asked only when
+        the bound one is not current (R160, R162). Raises StoreUnavailable.
+        """
+
+        async def work(connection: Connection) -> Finding:
+            bound = key_id, secret_id, signer_id
+            finding = _finding(await connection.fetchrow(_BOUND_CURRENT, *bound), SecretState.CURRENT)
+            if finding.record is not None:
+                return finding
+            second = _finding(await connection.fetchrow(_BOUND_RETIRED, *bound), SecretState.RETIRED)
+            return finding if second.record is None else second
 
         return await self._pg.run(work, seconds=self._seconds, is_read=True)
 
@@ -105,20 +130,21 @@ class _Malformed(Exception):
     """A value is not of the type that the schema promises."""
 
 
-def _finding(row: Any, digests: tuple[bytes, ...], state: SecretState) -> Finding:
+def _finding(row: Any, state: SecretState, digests: tuple[bytes, ...] = ()) -> Finding:
+    """The answer; `digests` are those that were asked for, if any were."""
     try:
         if row is None:
             raise _Malformed("revision")
         revision = _typed(row, "revision", int)
-        record = None if row["key_id"] is None else _record(row, digests, state)
+        record = None if row["key_id"] is None else _record(row, state, digests)
     except (_Malformed, ValueError) as error:
         raise MalformedRow(f"Postgres: malformed row of a key: {error}") from error
     return Finding(revision=revision, digests=digests, record=record)
 
 
-def _record(row: Any, digests: tuple[bytes, ...], state: SecretState) -> KeyRecord:
+def _record(row: Any, state: SecretState, digests: tuple[bytes, ...]) -> KeyRecord:
     digest = _typed(row, "digest", bytes)
-    if digest not in digests:
+    if digests and digest not in digests:
         raise _Malformed("digest")
     scopes = tuple(_typed(row, "scopes", list))
     if not all(isinstance(scope, str) for scope in scopes):

@@ -5,7 +5,7 @@
 CREATE TABLE audit_events (
     id            bigint PRIMARY KEY, -- 1, 2, 3 ... in the order of commits, without a gap
     at            timestamptz NOT NULL,
-    actor_kind    text NOT NULL CHECK (actor_kind IN ('admin_token', 'command')),
+    actor_kind    text NOT NULL CHECK (actor_kind IN ('admin_token', 'command', 'node')),
     actor_id      text NOT NULL,
     actor_name    text NOT NULL,
     address       text,
