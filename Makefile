@@ -10,7 +10,7 @@ run: .venv/installed-run ## a gateway with everything it needs, and a key to try
 	@exec $(BIN)/ostiary up $(ARGS)
 
 test: .venv/installed-dev ## the whole suite, a process per core; each has servers of its own
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 check: .venv/installed-dev ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -243,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_half_closed:
             self._begin_draining()  # the rest of the head will never come
             return b""
-        if data and self._head_timer is None:
+        if data not in (b"", b"\r") and self._head_timer is None:  # an empty line in front is the beginning of nothing
             # A timer of its own, where all else is swept: a head in pieces is rare, and a trickle of them an attack.
             loop = asyncio.get_running_loop()
             self._head_timer = loop.call_later(limits.head_timeout_seconds, self._head_is_late)

@@ -152,6 +152,7 @@ SEEDS = [
     play(0, ask(b"GET /") + b"GET /2", b"e", b"", b"ro"),
     play(0, b"ag", ask(b"POST /k", KEY, b"Content-Length: 9", body=b"abc"), b"e", b"a", b""),
     play(0, ask(b"POST /", b"Content-Length: 3", body=b"abc\r\n"), b"", b"ro", b"", b"t4", b"", b"t0"),
+    play(0, b"c\r", b"c\n", b"t4", b""),
     play(0, ask(b"GET http://shop.test/k/shop"), b"", b"r1", ask(b"OPTIONS *"), b"", b"ro"),
 ]
 TOKENS = [
