@@ -50,8 +50,11 @@ class CredentialReader:
         """
         if not presented:
             return None
-        secrets = {_secret_of(name, value) for name, value in presented}
-        return AMBIGUOUS if len(secrets) != 1 else self._read_one(secrets.pop())
+        name, value = presented[0]
+        secret = _secret_of(name, value)
+        if len(presented) > 1 and len({_secret_of(name, value) for name, value in presented}) != 1:
+            return AMBIGUOUS
+        return self._read_one(secret)
 
     def read_more(self, known: Credential | Refusal | None, secrets: Sequence[bytes]) -> Credential | Refusal | None:
         """As `read`, of bare secrets from other places than headers, beside what the headers were worth."""

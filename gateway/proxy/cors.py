@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.proxy.errors import OriginNotAllowed
-from gateway.proxy.request_head import Fields
+from gateway.proxy.fields import Fields
 
 VARY: Final = b"Vary: Origin\r\n"  # also without an origin: a cache must not give that reply to a page
 PREFIX: Final = b"access-control-"

@@ -6,7 +6,8 @@ from typing import Final
 from gateway.auth.admission import Admitted
 from gateway.proxy.cors import without_cors
 from gateway.proxy.edge import Edge
-from gateway.proxy.request_head import Fields, RequestHead
+from gateway.proxy.fields import Fields
+from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import ResponseFields
 
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -35,7 +36,7 @@ def request_head(
             target,
             b" HTTP/1.1\r\n",
             host_line,
-            fields.kept,
+            request.kept,
             b"" if principal is None else principal.identity,
             edge.forwarded_lines(fields.forwarded, request.host),
             request_id_line,

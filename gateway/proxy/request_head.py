@@ -6,19 +6,18 @@ connection, so nothing behind a doubtful head is ever taken for a request.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 import httptools
 
-from gateway.auth.credentials import Credential, CredentialReader
-from gateway.auth.refusal import Refusal
+from gateway.auth.credentials import CredentialReader
 from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
+from gateway.proxy.fields import ALLOWED_BYTES, Fields
 from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
 from gateway.proxy.places import Places
+from gateway.proxy.remembered import Remembered
 
-ALLOWED_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _LABEL = rb"[A-Za-z0-9\-_~!$&'()*+=]+"
@@ -41,72 +40,13 @@ NEVER_NOMINATED: Final = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Fields:
-    """A header section, read. Shared by all requests of a connection that repeat it, so nobody changes it.
-
-    `kept` are the lines to send on as they came, each with its CRLF. `host` is empty where an HTTP/1.0 client sent
-    none.
-    `credential` is what the credential reader made of the values in the configured places.
-    """
-
-    keeps_alive: bool
-    kept: bytes = b""
-    host: bytes = b""
-    credential: Credential | Refusal | None = None
-    content_length: int | None = None
-    is_chunked: bool = False
-    forwarded: tuple[tuple[bytes, bytes], ...] = ()
-    request_id: bytes | None = None
-    expects_continue: bool = False
-    upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
-    key_protocol: bytes = b""  # the subprotocol behind which a WebSocket client has put its key
-    reserved_removed: int = 0
-    notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
-
-    def noted(self, name: bytes) -> bytes:
-        """The value of a noted field; empty where there is not exactly one."""
-        values = [value for noted, value in self.notes if noted == name]
-        return values[0] if len(values) == 1 else b""
-
-    def with_kept(self, kept: bytes) -> Self:
-        """The same section with other lines to send on."""
-        return type(self)(
-            self.keeps_alive,
-            kept,
-            self.host,
-            self.credential,
-            self.content_length,
-            self.is_chunked,
-            self.forwarded,
-            self.request_id,
-            self.expects_continue,
-            self.upgrade,
-            self.key_protocol,
-            self.reserved_removed,
-            self.notes,
-        )
-
-
-class Remembered(NamedTuple):
-    """A header section and what it said. `kept` are the lines that were sent on.
-
-    `positions` tells of each of those that mean nothing to the gateway: its index in `lines` -> its index in `kept`.
-    """
-
-    section: bytes
-    minor: bytes
-    lines: list[bytes]
-    kept: list[bytes]
-    positions: dict[int, int]
-    fields: Fields
-
-
 UNMATCHED: Final = object()
 
 
 class RequestHead:
     """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for.
+
+    `kept` are the header lines to send on as they came, each with its CRLF.
 
     `credential` is the one of all configured places, the query included; none is left in `target`.
 
@@ -114,13 +54,25 @@ class RequestHead:
     object where it is the same to the letter and has no body.
     """
 
-    __slots__ = ("body", "credential", "fields", "host", "is_http_11", "keeps_alive", "method", "route", "target")
+    __slots__ = (
+        "body",
+        "credential",
+        "fields",
+        "host",
+        "is_http_11",
+        "keeps_alive",
+        "kept",
+        "method",
+        "route",
+        "target",
+    )
 
-    def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields) -> None:
+    def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields, kept: bytes) -> None:
         self.method = method
         self.target = target
         self.is_http_11 = is_http_11
         self.fields = fields
+        self.kept = kept
         self.host = fields.host
         self.credential = fields.credential
         self.keeps_alive = fields.keeps_alive
@@ -188,19 +140,16 @@ class RequestReader:
         if request_line is None:
             raise BadRequest("malformed request line")
         method, target, minor = request_line.groups()
-        last = self._last
-        if last is not None and minor == last.minor and method in ORDINARY_METHODS:
-            if section != last.section:
-                last = self._read_changed(section, last)
-        else:
-            last = None
-        if last is None:
-            last = self._read_section(head, section, minor)
-        self._last = last
+        last, kept = self._last, None
+        if last is not None and minor == last.minor and method in ORDINARY_METHODS and len(section) <= self._line_limit:
+            kept = last.kept_of(section)
+        if last is None or kept is None:
+            self._last = last = self._read_section(head, section, minor)
+            kept = last.kept
         fields = last.fields
         if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
             raise MethodRefused(f"{method.decode()} is never forwarded")
-        request = RequestHead(method, target, minor == b"1", fields)
+        request = RequestHead(method, target, minor == b"1", fields, kept)
         if target[0] != SLASH:
             _reduce_target(request)
         if b"#" in target:
@@ -209,27 +158,6 @@ class RequestReader:
             request.target, secrets = self._places.take_from_query(request.target)
             request.credential = self._credentials.read_more(fields.credential, secrets)
         return request
-
-    def _read_changed(self, section: bytes, last: Remembered) -> Remembered | None:
-        """The section, if it differs from the last one in a few lines alone that mean nothing to the gateway.
-
-        A trace id or a date in a new line for an old one; None where it takes a full reading to tell.
-        """
-        lines = section.split(b"\r\n")
-        if len(lines) != len(last.lines) or len(section) > self._line_limit:
-            return None
-        kept = last.kept.copy()
-        for index, (line, old) in enumerate(zip(lines, last.lines, strict=True)):
-            if line == old:
-                continue
-            position = last.positions.get(index)
-            name, colon, _ = line.partition(b":")
-            is_plain = colon and self._table.get(name) is KEEP and not line.translate(None, ALLOWED_BYTES)
-            if position is None or not is_plain:
-                return None
-            kept[position] = line
-        fields = last.fields.with_kept(b"\r\n".join((*kept, b"")))
-        return Remembered(section, last.minor, lines, kept, last.positions, fields)
 
     def _read_section(self, head: bytes, section: bytes, minor: bytes) -> Remembered:
         lines = section.split(b"\r\n")
@@ -297,7 +225,6 @@ class RequestReader:
             upgrades = special.get(Action.UPGRADE, ())
             if b"upgrade" in options and is_http_11 and len(upgrades) == 1:
                 fields.upgrade = upgrades[0][1].lower()
-        fields.kept = b"\r\n".join((*kept, b""))
         if special:
             self._apply(special, fields, is_http_11)
         return fields

@@ -7,6 +7,7 @@ from typing import Final
 import httptools
 
 from gateway.proxy.errors import UpstreamError
+from gateway.proxy.fields import ALLOWED_BYTES
 from gateway.proxy.framing import (
     NO_BODY,
     BadFraming,
@@ -18,7 +19,6 @@ from gateway.proxy.framing import (
     is_chunked,
 )
 from gateway.proxy.headers import NEVER_IN_TRAILERS, Action, HeaderTable, nominated, without
-from gateway.proxy.request_head import ALLOWED_BYTES
 
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 HEAD_LIMIT: Final = 65_536  # bytes; twice what clients may send: cookies and policies grow on this side

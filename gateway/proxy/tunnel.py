@@ -58,7 +58,7 @@ def handshake(request: RequestHead, allowed: frozenset[bytes]) -> Handshake | No
         return None
     if upgrade != WEBSOCKET:
         return Handshake(upgrade, b"")
-    keys = _KEYS.findall(request.fields.kept)
+    keys = _KEYS.findall(request.kept)
     return Handshake(upgrade, keys[0]) if len(keys) == 1 and _KEY.fullmatch(keys[0]) else None
 
 

@@ -176,7 +176,7 @@ def check_reading(request: RequestHead, seen: Request) -> None:
         assert request.credential == Credential(sha256_digest(parts.SECRET))
     else:
         assert isinstance(request.credential, Refusal if secrets else NoneType)
-    kept = [line.partition(b":") for line in request.fields.kept.split(b"\r\n")[:-1]]
+    kept = [line.partition(b":") for line in request.kept.split(b"\r\n")[:-1]]
     assert tuple((name, value.strip(b" \t")) for name, _, value in kept) == going_on(seen.fields)
 
 

@@ -69,7 +69,7 @@ def test_keys_in_subprotocols(
     """Behind the configured name stands the key; neither is offered to the upstream. R005."""
     request = read(b"/", *(b"Sec-WebSocket-Protocol: " + line for line in lines))
     assert request.credential == expected
-    assert request.fields.kept == (b"" if kept is None else b"\r\nSec-WebSocket-Protocol: %b\r\n" % kept)[2:]
+    assert request.kept == (b"" if kept is None else b"\r\nSec-WebSocket-Protocol: %b\r\n" % kept)[2:]
     assert request.fields.key_protocol == marker
 
 
