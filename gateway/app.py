@@ -469,7 +469,7 @@ def _tcp_site(tls: ssl.SSLContext | None) -> Callable[[web.BaseRunner, Address],
 
 def _own_routes(settings: Settings) -> list[Route]:
     """Who may use the gateway's own endpoints: callers with a key; whoami, with a token too; the JWKS, anybody."""
-    access = {PREFIX: Access("required"), WHOAMI: Access("required", tokens=True)}
+    access = {PREFIX: Access("required"), WHOAMI: Access("required", tokens=True, admits_narrowed=True)}
     if settings.tokens is not None:
         access[JWKS] = Access("none")
     return [

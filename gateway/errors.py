@@ -43,3 +43,10 @@ class StoreUnavailable(Outage):
 
 class MalformedRow(StoreUnavailable):
     """A row that is not of the expected shape: nobody can tell what it means, and the store is well otherwise."""
+
+
+class UnreadableEntitlement(MalformedRow):
+    """The key is readable, and what its owner is entitled to is not: neither free nor lapsed, but unknown (R328)."""
+
+    code = "entitlement_unavailable"
+    public = "The gateway cannot tell right now what the owner of this key is entitled to. Try again shortly."

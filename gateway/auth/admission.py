@@ -8,7 +8,7 @@ that a change has overtaken is repeated. Must not know: HTTP, sockets, SQL.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, ClassVar, Final, Protocol
@@ -223,7 +223,7 @@ class Admission:
             return self._refuse(verdict, tier, entry.kind)
         principal = verdict.principal
         assert principal is not None, "entries are made of keys"
-        if not access.is_plain:
+        if not access.is_plain or principal.is_narrowed:
             refusal = authorize(principal, access)
             if refusal is not None:
                 return self._refuse(refusal, tier, entry.kind)
@@ -481,8 +481,7 @@ class Admission:
         elif after is ROTATED:
             after = INVALID_TOKEN
         # What the key has lost since, the token has lost too.
-        scopes = tuple(scope for scope in record.scopes if scope in claims.scopes)
-        principal = principal_of(replace(record, scopes=scopes), self._names, by_token=True)
+        principal = principal_of(record, self._names, token_scopes=claims.scopes)
         return TokenEntry(
             finding.revision,
             subjects,

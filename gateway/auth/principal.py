@@ -8,6 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import quote
 
+from gateway.auth.scopes import lacking, shared
 from gateway.stores.records import KeyRecord, SecretState
 
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
@@ -36,6 +37,8 @@ class Principal:
     features: frozenset[str]
     tier: int
     identity: bytes
+    plan: str = ""  # its name; empty where the user has none
+    is_narrowed: bool = False  # by a token that was given fewer scopes than its key has
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +60,24 @@ def _shared_set(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names)
 
 
-def principal_of(record: KeyRecord, names: IdentityNames, *, by_token: bool = False) -> Principal:
-    """The principal of an admissible record. Strings that many keys have in common are interned, to stay small."""
+def principal_of(record: KeyRecord, names: IdentityNames, *, token_scopes: frozenset[str] | None = None) -> Principal:
+    """The principal of an admissible record, or of a token that rests on it and was given `token_scopes`.
+
+    Strings that many keys have in common are interned, to stay small.
+    """
     kind = AuthKind(record.key_kind if record.key_kind == AuthKind.OPERATOR else AuthKind.KEY)
-    if by_token:
+    scopes, is_narrowed = record.scopes, False
+    if token_scopes is not None:
         kind = AuthKind.TOKEN
+        scopes = shared(record.scopes, token_scopes)
+        is_narrowed = bool(lacking(scopes, record.scopes))
     return Principal(
         kind=kind,
         tenant_id=sys.intern(record.tenant_id),
         user_id=sys.intern(record.user_id),
         key_id=record.key_id,
         secret_state=record.secret_state,
-        scopes=_shared_set(record.scopes),
+        scopes=_shared_set(scopes),
         features=_shared_set(tuple(name for name, value in record.features.items() if value is True)),
         tier=record.tier,
         identity=header_lines(
@@ -78,10 +87,12 @@ def principal_of(record: KeyRecord, names: IdentityNames, *, by_token: bool = Fa
                 names.key_id: record.key_id,
                 names.environment: record.environment,
                 names.auth_kind: kind.value,
-                names.scopes: " ".join(record.scopes),
+                names.scopes: " ".join(scopes),
                 names.plan: record.plan or "",
             }
         ),
+        plan=sys.intern(record.plan or ""),
+        is_narrowed=is_narrowed,
     )
 
 

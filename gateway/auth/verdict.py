@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from gateway.auth.principal import AuthKind, Principal
 from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.scopes import lacking
 from gateway.stores.records import Finding, KeyRecord
 
 # One each: every remembered key holds one of them, and 100,000 of their own would be 13 MB.
@@ -17,13 +18,17 @@ LAPSED: Final = Refusal(Reason.SUBSCRIPTION_LAPSED)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route asks of a caller. `is_plain` where that is a key and nothing beside; `tokens`: or a token."""
+    """What a route asks of a caller. `is_plain` where that is a key and nothing beside; `tokens`: or a token.
+
+    A token that was given less than its key may is for routes that ask for scopes (R176), unless `admits_narrowed`.
+    """
 
     mode: Literal["required", "optional", "none"]
     scopes: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
     tier: int = 0
     tokens: bool = False
+    admits_narrowed: bool = False
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,13 +73,17 @@ def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
 def authorize(principal: Principal, access: Access) -> Refusal | None:
     """Whether the principal has what the route asks for: scopes, features, tier. Hot."""
     if not access.scopes <= principal.scopes:
-        missing = sorted(access.scopes - principal.scopes)
-        return Refusal(Reason.INSUFFICIENT_SCOPE, {"missing_scopes": missing})
+        missing = lacking(principal.scopes, access.scopes)
+        if missing:
+            return Refusal(Reason.INSUFFICIENT_SCOPE, {"missing_scopes": missing})
+    if principal.is_narrowed and not access.scopes and not access.admits_narrowed:
+        return Refusal(Reason.INSUFFICIENT_SCOPE)
     if principal.kind is AuthKind.OPERATOR:
         return None
     if not access.features <= principal.features:
         missing = sorted(access.features - principal.features)
         return Refusal(Reason.UPGRADE_REQUIRED, {"missing_features": missing})
     if access.tier > principal.tier:
-        return Refusal(Reason.UPGRADE_REQUIRED, {"required_tier": access.tier, "current_tier": principal.tier})
+        tiers = {"required_tier": access.tier, "current_tier": principal.tier, "plan": principal.plan}
+        return Refusal(Reason.UPGRADE_REQUIRED, tiers)
     return None

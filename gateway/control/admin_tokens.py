@@ -22,7 +22,7 @@ from gateway.auth.secrets import (
     sha256_digest,
 )
 from gateway.control import moments
-from gateway.control.deeds import Deed, Origin, of_command, record
+from gateway.control.deeds import BY_TOKEN, Deed, Origin, of_command, record
 from gateway.control.idempotency import Once
 from gateway.control.ids import new_id
 from gateway.control.problems import InvalidBody, NotFound
@@ -61,6 +61,11 @@ class Administrator:
     tenant_id: str | None
     origin: Origin
     once: Once | None = None
+
+
+async def still_stands(connection: Connection, caller: Administrator) -> bool:
+    """Whether the token that was recognised a moment ago still says the same; it does until the transaction ends."""
+    return await sql.hold(connection, caller.token_id, caller.role, caller.tenant_id)
 
 
 def generate() -> str:
@@ -177,7 +182,7 @@ class AdminTokens:
             return None
         if is_due:
             await self._record_use(row.id)
-        return Administrator(row.id, Role(row.role), row.tenant_id, Origin("admin_token", row.id, row.name))
+        return Administrator(row.id, Role(row.role), row.tenant_id, Origin(BY_TOKEN, row.id, row.name))
 
     async def _record_use(self, token_id: str) -> None:
         try:

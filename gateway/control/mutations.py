@@ -6,16 +6,20 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.consistency.confirmation import CONFIRMED, Propagation, Propagator
-from gateway.control.admin_tokens import Administrator
-from gateway.control.deeds import Answer, Deed, Shown, record
+from gateway.control.admin_tokens import Administrator, still_stands
+from gateway.control.deeds import BY_TOKEN, Answer, Deed, Shown, record
 from gateway.control.idempotency import AlreadyAnswered, KeptReply
+from gateway.control.problems import Unauthenticated
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.stores.postgres.changes import Change, Changes
 from gateway.stores.postgres.connection import Connection
 
 
 class Mutations:
-    """Commits changes, puts them on record and sees them through to every node."""
+    """Commits changes, puts them on record and sees them through to every node.
+
+    Whether the caller still may is part of the transaction: who is revoked meanwhile changes nothing (R275).
+    """
 
     def __init__(self, changes: Changes, propagator: Propagator) -> None:
         self._changes = changes
@@ -44,6 +48,8 @@ class Mutations:
         once = caller.once if is_answer else None
 
         async def transaction(connection: Connection) -> Deed:
+            if caller.origin.kind == BY_TOKEN and not await still_stands(connection, caller):
+                raise Unauthenticated(f"{caller.token_id} has ended since the call was let through")
             if once is not None:
                 await once.claim(connection)
             deed = await work(connection)

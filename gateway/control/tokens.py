@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.auth.scopes import lacking
 from gateway.auth.signing import SealBroken, Sealer, signed
 from gateway.auth.tokens import LONGEST_TOKEN, Signers
 from gateway.control import moments
@@ -134,7 +135,7 @@ def _granted(row: MintingRow, body: TokenBody) -> list[str]:
         return list(row.scopes)
     if not body.scopes and row.scopes:
         raise InvalidBody([{"place": "scopes", "message": "Name at least one"}], code="invalid_scopes")
-    denied = [scope for scope in body.scopes if scope not in row.scopes]
+    denied = lacking(row.scopes, body.scopes)
     if denied:
         raise ScopesDenied(f"{denied} of {row.scopes}", denied=denied)
     return list(body.scopes)

@@ -54,7 +54,7 @@ log = structlog.get_logger()
 SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 9.2.1; a repeat changes nothing
 # What a caller needs who asks for a path that no route has: any credential, so that routes cannot be told by trying
 # (R340).
-ANY_KEY: Final = Access("required", tokens=True)
+ANY_KEY: Final = Access("required", tokens=True, admits_narrowed=True)
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
 SLOWEST_BODY: Final = 256  # bytes per second, on the whole, of a body whose reply has not begun: a trickle is an attack
 CLIENT_CLOSED_REQUEST: Final = 499

@@ -230,10 +230,12 @@ MALFORMED = [
 
 @pytest.mark.parametrize("statement", [c[1] for c in MALFORMED], ids=[c[0] for c in MALFORMED])
 async def test_malformed(pg: Postgres, statement: str) -> None:
-    """What is not of the expected shape is an outage: never a record, never an absence. R047."""
+    """What is not of the expected shape is an outage: never a record, never an absence. R047 R073 R328."""
     await execute(pg, statement)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable) as caught:
         await KeyLookup(pg).find((CURRENT,))
+    is_entitlement = any(word in statement for word in ("plans", "entitlements"))
+    assert caught.value.code == ("entitlement_unavailable" if is_entitlement else "auth_unavailable")
 
 
 async def test_unknown_status_refuses(pg: Postgres) -> None:

@@ -199,7 +199,7 @@ ENTRIES = ("get", "post", "sse", "websocket")
 
 async def test_a_key_mints_a_token_that_works(stage: Stage) -> None:
     """201 with the token and its end; it works where it may, and tells the upstream who calls. R140 R146."""
-    key = await stage.key()
+    key = await stage.key(scopes=["orders:read"])
     status, answer = await stage.mint(key.secret, scopes=["orders:read"], expires_in=60)
     assert (status, set(answer)) == (201, {"token", "expires_at"})
     claims = said(answer["token"])
@@ -315,12 +315,37 @@ async def test_a_token_does_not_outlive_its_key(stage: Stage) -> None:
 
 async def test_scopes_beyond_the_key(stage: Stage) -> None:
     """A token cannot have what its key has not; the answer lists it. One without scopes mints without. R147."""
-    key = await stage.key(scopes=["orders:read", "orders:read:7"])
-    for wanted in (["admin"], ["orders"], ["orders:write"], ["orders:read:8"], ["*"], ["orders:*"]):
-        status, answer = await stage.mint(key.secret, scopes=["orders:read", *wanted])
+    key = await stage.key(scopes=["reports:read", "orders:read:7"])
+    for wanted in (["admin"], ["orders"], ["orders:read"], ["orders:read:8"], ["*"], ["reports:*"], ["reports:write"]):
+        status, answer = await stage.mint(key.secret, scopes=["reports:read", *wanted])
         assert (status, answer["code"], answer["denied"]) == (403, "insufficient_scope", wanted)
+    assert said(await stage.token(key, scopes=["reports:read:2026"]))["scopes"] == ["reports:read:2026"]
     bare = await stage.key(scopes=[])
     assert said(await stage.token(bare, scopes=[]))["scopes"] == []
+
+
+async def test_a_narrowed_token_is_for_routes_that_ask_for_scopes(stage: Stage) -> None:
+    """A token with a part of its key's scopes is 403 where a route asks for none; the upstream sees nothing. R176."""
+    key = await stage.key()
+    token = await stage.token(key, scopes=["reports:read"])
+    assert await stage.codes(token) == {"insufficient_scope"}
+    assert await stage.codes(token, "/reports") == {"admitted"}
+    assert await stage.codes(key.secret) == {"admitted"}
+
+
+async def test_who_acts_for_another_is_only_named(stage: Stage) -> None:
+    """An `act` claim moves nobody's rights: the caller cannot set it, and what it says is not believed. R177."""
+    key = await stage.key(scopes=["orders:read"])
+    other = await stage.key()
+    assert (await stage.mint(key.secret, raw=b'{"act": {"sub": "eve"}}'))[0] == 400
+    signer = await stage.signer()
+    claims = {**said(await stage.token(key)), "act": {"sub": other.user, "scopes": SCOPES, "key": other.id}}
+    token = signer.sign(claims)
+    for asked in await stage.world.admitted(key, token):
+        assert asked.arrival is not None
+        assert asked.arrival.header("X-User-Id") == key.user
+        assert asked.arrival.header("X-Scopes") == "orders:read"
+    assert await stage.codes(token, "/reports") == {"insufficient_scope"}
 
 
 async def test_an_audience_elsewhere(stage: Stage) -> None:

@@ -193,9 +193,36 @@ async def test_a_lookup_that_a_withdrawal_overtakes_is_repeated() -> None:
 async def test_scopes_are_the_tokens_and_the_keys(asked: object, has: tuple[str, ...], granted: set[str]) -> None:
     """A token has those of its scopes that its key has now; where it has none, scoped routes refuse it. R172."""
     made, presented = world(scopes=has), token(scopes=asked)
-    assert (await principal_of(made, presented)).scopes == granted
+    anywhere = Access("required", tokens=True, admits_narrowed=True)
+    assert (await principal_of(made, presented, anywhere)).scopes == granted
     scoped = Access("required", scopes=frozenset({"a"}), tokens=True)
     assert await made.outcome(presented, scoped) == ("admitted k" if "a" in granted else "insufficient_scope")
+
+
+@pytest.mark.parametrize(
+    ("asked", "has", "is_narrowed"),
+    [
+        pytest.param(["a", "b"], ("a", "b"), False, id="all of them"),
+        pytest.param([], (), False, id="there are none"),
+        pytest.param(["a"], ("a:1", "a:2"), False, id="wider than what is left"),
+        pytest.param(["a"], ("a", "b"), True, id="some"),
+        pytest.param(["a:1"], ("a",), True, id="one of a kind"),
+        pytest.param([], ("a",), True, id="none of them"),
+    ],
+)
+async def test_a_narrowed_token_is_for_routes_that_ask_for_scopes(
+    asked: list[str], has: tuple[str, ...], is_narrowed: bool
+) -> None:
+    """What was given less than its key may does not open what is for everybody with a key. R176."""
+    made, presented = world(scopes=has), token(scopes=asked)
+    wanted = "insufficient_scope" if is_narrowed else "admitted k"
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == wanted
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == wanted, "warm as well"
+    assert await made.outcome(presented, Access("required", tier=0, features=frozenset(), tokens=True)) == wanted
+    for scope in asked:
+        scoped = Access("required", scopes=frozenset({scope}), tokens=True)
+        is_left = scope in {"a", "b", "a:1"} and any(f"{scope}:".startswith(f"{kept}:") for kept in has)
+        assert await made.outcome(presented, scoped) == ("admitted k" if is_left else "insufficient_scope")
 
 
 async def test_an_outage_refuses_no_token() -> None:

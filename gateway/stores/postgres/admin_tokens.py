@@ -95,6 +95,18 @@ async def record_use(connection: Connection, token_id: str) -> None:
     )
 
 
+async def hold(connection: Connection, token_id: str, role: str, tenant_id: str | None) -> bool:
+    """Whether the token lives and has this role; it can be neither revoked nor changed until the transaction ends."""
+    row = await connection.fetchrow(
+        "SELECT FROM admin_tokens WHERE id = $1 AND role = $2 AND tenant_id IS NOT DISTINCT FROM $3"
+        " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR SHARE",
+        token_id,
+        role,
+        tenant_id,
+    )
+    return row is not None
+
+
 async def page(connection: Connection) -> list[AdminTokenRow]:
     """All admin tokens, oldest first."""
     rows = await connection.fetch(

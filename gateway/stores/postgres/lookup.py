@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from gateway.errors import MalformedRow
+from gateway.errors import MalformedRow, UnreadableEntitlement
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.records import Finding, KeyRecord, SecretState
 
@@ -149,6 +149,12 @@ def _record(row: Any, state: SecretState, digests: tuple[bytes, ...]) -> KeyReco
     scopes = tuple(_typed(row, "scopes", list))
     if not all(isinstance(scope, str) for scope in scopes):
         raise _Malformed("scopes")
+    try:
+        plan = None if row["plan"] is None else _typed(row, "plan", str)
+        tier, features, limits = _typed(row, "tier", int), _object(row, "features"), _object(row, "limits")
+        valid_until = _moment(row, "entitlement_valid_until")
+    except (_Malformed, ValueError) as error:
+        raise UnreadableEntitlement(f"Postgres: malformed entitlement: {error}") from error
     return KeyRecord(
         digest=digest,
         secret_id=_typed(row, "secret_id", str),
@@ -165,11 +171,11 @@ def _record(row: Any, state: SecretState, digests: tuple[bytes, ...]) -> KeyReco
         is_user_active=_typed(row, "is_user_active", bool),
         tenant_id=_typed(row, "tenant_id", str),
         is_tenant_active=_typed(row, "is_tenant_active", bool),
-        plan=None if row["plan"] is None else _typed(row, "plan", str),
-        tier=_typed(row, "tier", int),
-        features=_object(row, "features"),
-        limits=_object(row, "limits"),
-        entitlement_valid_until=_moment(row, "entitlement_valid_until"),
+        plan=plan,
+        tier=tier,
+        features=features,
+        limits=limits,
+        entitlement_valid_until=valid_until,
     )
 
 

@@ -1,12 +1,16 @@
 """Who may call what, and in which order a call is refused."""
 
+import asyncio
 import base64
 import hashlib
+from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.control.admin_tokens import AdminTokens, Role, generate
+from tests.fixtures.waiting import until
 from tests.integration.management.world import Management, management_over
 
 CALLS = [
@@ -393,3 +397,34 @@ async def test_no_secret_is_logged(management: Management, capsys: pytest.Captur
     assert log.count("management call refused") == 4
     for text in (key["secret"], management.operator, hashlib.sha256(key["secret"].encode()).hexdigest()):
         assert text not in log
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("UPDATE admin_tokens SET revoked_at = now() WHERE id = $1", id="revoked"),
+        pytest.param("UPDATE admin_tokens SET role = 'auditor' WHERE id = $1", id="another role"),
+        pytest.param("DELETE FROM admin_tokens WHERE id = $1", id="deleted"),
+    ],
+)
+async def test_who_loses_the_right_in_the_middle_changes_nothing(management: Management, statement: str) -> None:
+    """A token that ends between its check and the write: 401, and nothing is written. R275 R274."""
+    row, token = await AdminTokens(management.postgres).create(
+        name="short", role=Role.OPERATOR, tenant_id=None, expires_at=None
+    )
+    connection = await asyncpg.connect(management.dsn)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(statement, row.id)  # uncommitted: the check before the call does not see it
+        call = asyncio.create_task(management.call("POST", "/v1/tenants", {"id": "late", "name": "Late"}, token=token))
+        await until(partial(_waits_for_a_lock, connection), what="the call to wait for the token's row")
+        await transaction.commit()
+        assert ((await call).status, (await call).code) == (401, "invalid_admin_token")
+        assert await connection.fetchval("SELECT count(*) FROM tenants WHERE id = 'late'") == 0
+    finally:
+        await connection.close()
+
+
+async def _waits_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))

@@ -39,6 +39,7 @@ STATUSES: Final = {
     "insufficient_scope": 403,
     "upgrade_required": 403,
     "auth_unavailable": 503,
+    "entitlement_unavailable": 503,
 }
 # Database time is the clock of this machine; a node ends things early by the way of a poll at most, and never late.
 EARLY_SECONDS: Final = 0.3
@@ -64,6 +65,7 @@ class Answer:
     code: str | None
     body: dict[str, Any]
     arrival: RecordedRequest | None
+    headers: Mapping[str, str]
     sent_at: float  # on the wall clock, as the next one
     answered_at: float
 
@@ -169,7 +171,8 @@ class World:
         if response.status != 200:
             assert response.headers["Cache-Control"] == "no-store"
             self._check_text(text)
-        return Answer(node, response.status, body.get("code"), body, arrival, sent_at, time.time())
+        headers = response.headers.copy()
+        return Answer(node, response.status, body.get("code"), body, arrival, headers, sent_at, time.time())
 
     async def ask_all(
         self, secret: str | None, path: str = "/orders", *, headers: Mapping[str, str] | None = None
