@@ -1,29 +1,23 @@
 """The calls on the audit trail: reading it, taking it away as a file, and looking whether it is whole (R110, R314)."""
 
 import json
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
-from gateway.control import moments
+from gateway.control import answers
 from gateway.control.authorization import administrator_of
-from gateway.control.pages import Asked, page_of, read_query
-from gateway.control.problems import InvalidQuery, reply
+from gateway.control.calls import EVERYBODY, NDJSON, READERS_OF_ALL, Call, query_of
+from gateway.control.pages import AuditQuery, Query, page_of
+from gateway.control.problems import reply
 from gateway.stores.postgres import audit as sql
 from gateway.stores.postgres.audit import GENESIS, AuditRow, Filters, Head, hash_of
 from gateway.stores.postgres.connection import Postgres
 
 READ_SECONDS = 3.0  # for one page or batch; a whole export takes as long as it takes
 BATCH = 500
-
-FILTERS = ("tenant_id", "actor", "target", "action", "since", "until")
-_SHAPES = {"target": re.compile(r"[a-z_]+:[A-Za-z0-9._:@-]{1,200}"), "action": re.compile(r"[a-z_]+\.[a-z_]+")}
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
-_CURSOR = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +59,43 @@ class AuditCalls:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="GET",
+                path="/v1/audit",
+                handler=self.list,
+                roles=EVERYBODY,
+                about="List events of the audit trail, in the order of commits",
+                query=AuditQuery,
+                answer=answers.Events,
+            ),
+            Call(
+                method="GET",
+                path="/v1/audit/export",
+                handler=self.export,
+                roles=EVERYBODY,
+                about="Export events of the audit trail, one a line",
+                query=AuditQuery,
+                answer=answers.Event,
+                media_type=NDJSON,
+            ),
+            Call(
+                method="GET",
+                path="/v1/audit/verify",
+                handler=self.verify,
+                roles=READERS_OF_ALL,
+                about="Say whether the audit trail is whole",
+                query=Query,
+                answer=answers.Chain,
+            ),
+        )
+
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/audit?tenant_id=&actor=&target=&action=&since=&until=`, in the order of commits."""
-        asked, after, filters = self._asked(request)
-        rows = await self._page(filters, after=after, limit=asked.limit + 1) if filters is not None else []
+        asked, filters = self._asked(request)
+        rows = await self._page(filters, after=asked.number, limit=asked.limit + 1) if filters is not None else []
         return reply(page_of(asked, rows, AuditRow.shown, lambda row: str(row.id)))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
@@ -76,10 +103,10 @@ class AuditCalls:
 
         One that is cut off ends without its last chunk, so that no client takes it for the whole.
         """
-        _, after, filters = self._asked(request)
-        batches = self._batches(filters, after) if filters is not None else _nothing()
+        asked, filters = self._asked(request)
+        batches = self._batches(filters, asked.number) if filters is not None else _nothing()
         batch = await anext(batches, None)  # before the head: what fails at once is a problem as any other
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        response = web.StreamResponse(headers={"Content-Type": NDJSON})
         await response.prepare(request)
         try:
             while batch is not None:
@@ -96,7 +123,7 @@ class AuditCalls:
 
     async def verify(self, request: web.Request) -> web.Response:
         """`GET /v1/audit/verify`: read all of the chain, and say whether it is whole."""
-        read_query(request)
+        query_of(request, Query)
         head = await self._postgres.run(sql.head, seconds=READ_SECONDS, is_read=True)
         chain = Chain()
         async for batch in self._batches(Filters(), 0):
@@ -117,36 +144,22 @@ class AuditCalls:
             yield batch
             after = batch[-1].id
 
-    def _asked(self, request: web.Request) -> tuple[Asked, int, Filters | None]:
-        """What is asked for, and after which id; no filters where the caller may see nothing of it."""
-        asked, caller = read_query(request, *FILTERS, shapes=_SHAPES), administrator_of(request)
-        if asked.after and _CURSOR.fullmatch(asked.after) is None:
-            raise InvalidQuery("cursor", "Use next_cursor of the page before, as it is")
-        named = asked.filters
+    def _asked(self, request: web.Request) -> tuple[AuditQuery, Filters | None]:
+        """What is asked for; no filters where the caller may see nothing of it."""
+        asked, caller = query_of(request, AuditQuery), administrator_of(request)
         filters = Filters(
-            tenant_id=named.get("tenant_id", caller.tenant_id),
-            actor=named.get("actor"),
-            target=named.get("target"),
-            action=named.get("action"),
-            since=_moment(named, "since"),
-            until=_moment(named, "until"),
+            tenant_id=asked.tenant_id or caller.tenant_id,
+            actor=asked.actor,
+            target=asked.target,
+            action=asked.action,
+            since=asked.since,
+            until=asked.until,
         )
         is_visible = caller.tenant_id in (None, filters.tenant_id)
-        return asked, int(asked.after or "0"), filters if is_visible else None
+        return asked, filters if is_visible else None
 
 
 async def _nothing() -> AsyncIterator[Sequence[AuditRow]]:
     nothing: tuple[Sequence[AuditRow], ...] = ()
     for batch in nothing:
         yield batch
-
-
-def _moment(named: dict[str, str], name: str) -> datetime | None:
-    value = named.get(name)
-    if value is None:
-        return None
-    try:
-        return moments.parse(float(value) if _NUMBER.fullmatch(value) else value)
-    except ValueError:
-        message = "Write a date and time such as 2026-01-31T12:00:00Z, or a number of seconds since the epoch"
-        raise InvalidQuery(name, message) from None

@@ -1,6 +1,6 @@
 """Who may call what, decided before the body is read and before anything is looked up (R124).
 
-Every route names the roles that may call it; a route that names none cannot be called by anybody.
+Every call names the roles that may make it, or says that anybody may.
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,46 +8,27 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.control.admin_tokens import Administrator, AdminTokens, Role
+from gateway.control.admin_tokens import Administrator, AdminTokens
+from gateway.control.calls import CALL, Call
 from gateway.control.problems import Forbidden, Unauthenticated, request_id_of
-
-EVERYBODY = frozenset(Role)
-READERS_OF_ALL = frozenset({Role.OPERATOR, Role.AUDITOR})
-ADMINISTRATORS = frozenset({Role.OPERATOR, Role.TENANT_ADMIN})
-OPERATORS = frozenset({Role.OPERATOR})
 
 _ADMINISTRATOR = web.RequestKey("administrator", Administrator)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the API: its path may hold `{names}`, and `handler` runs for these roles alone."""
-
-    method: str
-    path: str
-    handler: Handler
-    roles: frozenset[Role]
-
-
 @dataclass
 class Gate:
-    """Lets a request through to its handler when its bearer has a role that the route names.
+    """Lets a request through to its handler when its bearer has a role that the call names.
 
     A request to an address or with a method that does not exist is refused as 401 first, too: what exists is told to
     those alone who may call something.
     """
 
     tokens: AdminTokens
-    _roles: dict[web.AbstractRoute, frozenset[Role]] = field(default_factory=dict)
-    _open: set[web.AbstractRoute] = field(default_factory=set)
+    _calls: dict[web.AbstractRoute, Call] = field(default_factory=dict)
 
     def guard(self, router: web.UrlDispatcher, call: Call) -> None:
         """Register a call."""
-        self._roles[router.add_route(call.method, call.path, call.handler)] = call.roles
-
-    def leave_open(self, router: web.UrlDispatcher, method: str, path: str, handler: Handler) -> None:
-        """Register a route that needs no token."""
-        self._open.add(router.add_route(method, path, handler))
+        self._calls[router.add_route(call.method, call.path, call.handler)] = call
 
     @property
     def middleware(self) -> Middleware:
@@ -55,12 +36,14 @@ class Gate:
 
         @web.middleware
         async def authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
-            route = request.match_info.route
-            if route in self._open:
-                return await handler(request)
+            call = self._calls.get(request.match_info.route)
+            if call is not None:
+                request[CALL] = call
+                if call.roles is None:
+                    return await handler(request)
             administrator = await self._authenticate(request)
             if request.match_info.http_exception is None:
-                if administrator.role not in self._roles.get(route, frozenset()):
+                if call is None or call.roles is None or administrator.role not in call.roles:
                     raise Forbidden(f"{administrator.token_id} is {administrator.role}")
                 origin = replace(administrator.origin, address=request.remote, request_id=request_id_of(request))
                 request[_ADMINISTRATOR] = replace(administrator, origin=origin)

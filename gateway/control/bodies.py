@@ -5,7 +5,7 @@ import unicodedata
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.control.moments import Moment
@@ -84,13 +84,24 @@ def _feature_text(value: Any) -> Any:
     return _plain(value) if isinstance(value, str) else value
 
 
-Text = Annotated[str, AfterValidator(_plain)]
-KeyName = Annotated[Text, AfterValidator(_trimmed_name)]
-Id = Annotated[str, AfterValidator(_id)]
-Scopes = Annotated[tuple[Annotated[str, AfterValidator(_scope)], ...], Field(max_length=64), AfterValidator(_unique)]
+def _spelled(pattern: str, **more: Any) -> WithJsonSchema:
+    """What the document of the API says about a text that a function of ours validates."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", **more})
+
+
+_PLAIN = r"[^\u0000-\u001f\u007f-\u009f]"
+_NAME = rf"{_PLAIN}*[^\s\u0000-\u001f\u007f-\u009f]{_PLAIN}*"
+
+Text = Annotated[str, AfterValidator(_plain), _spelled(f"{_PLAIN}*")]
+KeyName = Annotated[Text, AfterValidator(_trimmed_name), _spelled(_NAME, minLength=1, maxLength=64)]
+Id = Annotated[str, AfterValidator(_id), _spelled(ID_SHAPE.pattern)]
+ScopeText = Annotated[str, AfterValidator(_scope), _spelled(SCOPE_SHAPE.pattern)]
+Scopes = Annotated[
+    tuple[ScopeText, ...], Field(max_length=64, json_schema_extra={"uniqueItems": True}), AfterValidator(_unique)
+]
 Features = Annotated[dict[Name, Annotated[Feature, AfterValidator(_feature_text)]], Field(max_length=200)]
 Limits = dict[LimitWindow, Annotated[int, Field(ge=-1, le=2**53)]]
-Digest = Annotated[str, AfterValidator(_digest)]
+Digest = Annotated[str, AfterValidator(_digest), _spelled("[0-9A-Fa-f]{64}")]
 Status = Literal["active", "suspended"]
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.control import moments
+from gateway.control import answers, moments
 from gateway.control.authorization import administrator_of
-from gateway.control.bodies import EntitlementBody, read_body
+from gateway.control.bodies import EntitlementBody
+from gateway.control.calls import EVERYBODY, OPERATORS, Call, body_of
 from gateway.control.deeds import Deed
 from gateway.control.mutations import Judge, Mutations
 from gateway.control.paths import id_in_path
@@ -15,7 +16,7 @@ from gateway.control.users import visible
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.time import has_passed
-from gateway.stores.postgres.users import EntitlementRow
+from gateway.stores.postgres.users import EntitlementRow, UnknownPlan
 
 READ_SECONDS = 3.0
 
@@ -39,6 +40,38 @@ class EntitlementCalls:
         self._postgres = postgres
         self._mutations = mutations
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        path = "/v1/users/{id}/entitlement"
+        return (
+            Call(
+                method="GET",
+                path=path,
+                handler=self.show,
+                roles=EVERYBODY,
+                about="Show what a user is entitled to",
+                answer=answers.Entitlement,
+            ),
+            Call(
+                method="PUT",
+                path=path,
+                handler=self.put,
+                roles=OPERATORS,
+                about="Entitle a user, or change what it is entitled to",
+                body=EntitlementBody,
+                answer=answers.EntitlementChanged,
+                problems=(UnknownPlan,),
+            ),
+            Call(
+                method="DELETE",
+                path=path,
+                handler=self.delete,
+                roles=OPERATORS,
+                about="Take a user's entitlement away. Its keys are refused from now on",
+                statuses=(204,),
+            ),
+        )
+
     async def show(self, request: web.Request) -> web.Response:
         """`GET`."""
         user_id, caller = id_in_path(request), administrator_of(request)
@@ -56,7 +89,7 @@ class EntitlementCalls:
         """`PUT`: create or overwrite. The user's keys stay what they are, and follow it on every node (R254)."""
         caller, body, user_id = (
             administrator_of(request),
-            await read_body(request, EntitlementBody),
+            await body_of(request, EntitlementBody),
             id_in_path(request),
         )
         target = f"entitlement:{user_id}"

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from gateway.auth.secrets import sha256_digest
 from gateway.control.admin_tokens import Administrator, Role
+from gateway.control.answers import KeyLimitProblem
 from gateway.control.bodies import NewKeyBody
 from gateway.control.deeds import Answer, Deed
 from gateway.control.ids import new_id
@@ -35,6 +36,7 @@ class KeyLimitReached(Problem):
     code = "key_limit_reached"
     status = 409
     public = "The user has as many active keys as allowed. Revoke one first."
+    answer = KeyLimitProblem
 
 
 class OverLimit(Problem):

@@ -2,17 +2,18 @@
 
 from aiohttp import web
 
+from gateway.control import answers
 from gateway.control.authorization import administrator_of
-from gateway.control.bodies import KeyChange, NewKeyBody, RevokeBody, RotateBody, WindowBody, read_body
-from gateway.control.issuance import Issuance
+from gateway.control.bodies import KeyChange, NewKeyBody, RevokeBody, RotateBody, WindowBody
+from gateway.control.calls import ADMINISTRATORS, EVERYBODY, Call, body_of, query_of
+from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
 from gateway.control.key_parts import shown_key, shown_retired
-from gateway.control.keys import Keys
-from gateway.control.pages import page_of, read_query
+from gateway.control.keys import AlreadyRevoked, KeyExpired, KeyRevoked, Keys
+from gateway.control.pages import KeysQuery, Listing, page_of
 from gateway.control.paths import id_in_path
-from gateway.control.problems import InvalidQuery, answered, reply
+from gateway.control.problems import NotFound, answered, reply
 from gateway.control.retired_secrets import RetiredSecrets
-
-STATUSES = ("active", "revoked", "expired")
+from gateway.stores.postgres.keys import DuplicateKey, DuplicateName
 
 
 class KeyCalls:
@@ -23,22 +24,103 @@ class KeyCalls:
         self._keys = keys
         self._retired_secrets = retired_secrets
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="POST",
+                path="/v1/keys",
+                handler=self.create,
+                roles=ADMINISTRATORS,
+                about="Create a key. Its secret is shown this once",
+                body=NewKeyBody,
+                answer=answers.KeyCreated,
+                statuses=(201,),
+                problems=(NotFound, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName),
+            ),
+            Call(
+                method="GET",
+                path="/v1/keys",
+                handler=self.list,
+                roles=EVERYBODY,
+                about="List keys, oldest first",
+                query=KeysQuery,
+                answer=answers.Keys,
+            ),
+            Call(
+                method="GET",
+                path="/v1/keys/{id}",
+                handler=self.show,
+                roles=EVERYBODY,
+                about="Show a key, masked",
+                answer=answers.Key,
+            ),
+            Call(
+                method="PATCH",
+                path="/v1/keys/{id}",
+                handler=self.change,
+                roles=ADMINISTRATORS,
+                about="Change the name, the scopes or the end of a key",
+                body=KeyChange,
+                answer=answers.KeyChanged,
+                problems=(KeyRevoked, KeyLimitReached, DuplicateName),
+            ),
+            Call(
+                method="POST",
+                path="/v1/keys/{id}/rotate",
+                handler=self.rotate,
+                roles=ADMINISTRATORS,
+                about="Give a key a new secret, shown this once. The present one works until its window ends",
+                body=RotateBody,
+                is_body_optional=True,
+                answer=answers.KeyRotated,
+                problems=(KeyRevoked, KeyExpired),
+            ),
+            Call(
+                method="POST",
+                path="/v1/keys/{id}/revoke",
+                handler=self.revoke,
+                roles=ADMINISTRATORS,
+                about="Revoke a key for good. No node admits it when this has answered",
+                body=RevokeBody,
+                is_body_optional=True,
+                answer=answers.KeyChanged,
+                problems=(AlreadyRevoked,),
+            ),
+            Call(
+                method="GET",
+                path="/v1/keys/{id}/retired-secrets",
+                handler=self.list_retired,
+                roles=EVERYBODY,
+                about="List the retired secrets of a key, oldest first",
+                query=Listing,
+                answer=answers.RetiredSecrets,
+            ),
+            Call(
+                method="PATCH",
+                path="/v1/retired-secrets/{id}",
+                handler=self.set_window,
+                roles=ADMINISTRATORS,
+                about="End, extend or reopen the window of a retired secret",
+                body=WindowBody,
+                answer=answers.WindowChanged,
+                problems=(KeyRevoked,),
+            ),
+        )
+
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/keys`: the only reply that ever shows this secret (R218)."""
-        body = await read_body(request, NewKeyBody)
+        body = await body_of(request, NewKeyBody)
         return answered(await self._issuance.create(administrator_of(request), body))
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/keys?user_id=&tenant_id=&status=`."""
-        asked = read_query(request, "user_id", "tenant_id", "status")
-        status = asked.filters.get("status")
-        if status is not None and status not in STATUSES:
-            raise InvalidQuery("status", f"Use one of: {', '.join(STATUSES)}")
+        asked = query_of(request, KeysQuery)
         rows = await self._keys.page(
             administrator_of(request),
-            user_id=asked.filters.get("user_id"),
-            tenant_id=asked.filters.get("tenant_id"),
-            status=status,
+            user_id=asked.user_id,
+            tenant_id=asked.tenant_id,
+            status=asked.status,
             after=asked.after,
             limit=asked.limit + 1,
         )
@@ -50,23 +132,23 @@ class KeyCalls:
 
     async def change(self, request: web.Request) -> web.Response:
         """`PATCH /v1/keys/{id}`."""
-        body = await read_body(request, KeyChange)
+        body = await body_of(request, KeyChange)
         return answered(await self._keys.change(administrator_of(request), id_in_path(request), body))
 
     async def rotate(self, request: web.Request) -> web.Response:
         """`POST /v1/keys/{id}/rotate`: the only reply that ever shows the new secret (R090)."""
-        body = await read_body(request, RotateBody, is_optional=True)
+        body = await body_of(request, RotateBody)
         key_id = id_in_path(request)
         return answered(await self._keys.rotate(administrator_of(request), key_id, body.grace_seconds))
 
     async def revoke(self, request: web.Request) -> web.Response:
         """`POST /v1/keys/{id}/revoke`: no node admits the key when this has answered (R221)."""
-        body = await read_body(request, RevokeBody, is_optional=True)
+        body = await body_of(request, RevokeBody)
         return answered(await self._keys.revoke(administrator_of(request), id_in_path(request), body.reason))
 
     async def list_retired(self, request: web.Request) -> web.Response:
         """`GET /v1/keys/{id}/retired-secrets`."""
-        asked = read_query(request)
+        asked = query_of(request, Listing)
         rows = await self._retired_secrets.page(
             administrator_of(request), id_in_path(request), after=asked.after, limit=asked.limit + 1
         )
@@ -74,6 +156,6 @@ class KeyCalls:
 
     async def set_window(self, request: web.Request) -> web.Response:
         """`PATCH /v1/retired-secrets/{id}`."""
-        body = await read_body(request, WindowBody)
+        body = await body_of(request, WindowBody)
         secret_id = id_in_path(request)
         return answered(await self._retired_secrets.set_window(administrator_of(request), secret_id, body.expires_at))

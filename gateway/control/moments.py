@@ -5,12 +5,13 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 _ISO = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 
 
 def parse(value: object) -> datetime:
@@ -45,4 +46,29 @@ def _validate(value: object) -> datetime:
         ) from None
 
 
-Moment = Annotated[datetime, PlainValidator(_validate)]
+def _validate_text(value: object) -> datetime:
+    """As `_validate`, where a number is text, too."""
+    return _validate(float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value)
+
+
+Moment = Annotated[
+    datetime,
+    PlainValidator(_validate),
+    WithJsonSchema(
+        {
+            "description": "ISO 8601 with date and time (without an offset: UTC), or seconds since the epoch.",
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+        }
+    ),
+]
+QueryMoment = Annotated[
+    datetime,
+    PlainValidator(_validate_text),
+    WithJsonSchema(
+        {
+            "description": "ISO 8601 with date and time (without an offset: UTC), or seconds since the epoch.",
+            "type": "string",
+            "anyOf": [{"format": "date-time"}, {"pattern": f"^{_NUMBER.pattern}$"}],
+        }
+    ),
+]

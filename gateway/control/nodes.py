@@ -4,8 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.control import moments
-from gateway.control.pages import read_query
+from gateway.control import answers, moments
+from gateway.control.calls import READERS_OF_ALL, Call, query_of
+from gateway.control.pages import Listing
 from gateway.control.problems import reply
 from gateway.stores.postgres.revisions import NodeRow, RevisionLog
 
@@ -17,9 +18,23 @@ class NodeCalls:
         self._revisions = revisions
         self._environment = environment
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="GET",
+                path="/v1/nodes",
+                handler=self.list,
+                roles=READERS_OF_ALL,
+                about="List the nodes as they report themselves, all on one page",
+                query=Listing,
+                answer=answers.Nodes,
+            ),
+        )
+
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/nodes`: all of them on one page; a node that died stays until it is forgotten."""
-        read_query(request)
+        query_of(request, Listing)
         nodes = await self._revisions.nodes(self._environment)
         return reply({"items": [_shown(node) for node in nodes], "next_cursor": None})
 

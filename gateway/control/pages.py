@@ -1,16 +1,19 @@
-"""Query strings of listings: filters, and pages by an opaque cursor."""
+"""Query strings: filters, and pages by an opaque cursor."""
 
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from gateway.control.bodies import ID_SHAPE
+from gateway.control.bodies import ID_SHAPE, Id
+from gateway.control.moments import QueryMoment
 from gateway.control.problems import InvalidQuery
+from gateway.setting_values import Shape
 
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 200
@@ -18,34 +21,94 @@ LARGEST_LIMIT = 200
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a listing was asked for: up to `limit` items after the id `after`, and the filters that were named."""
-
-    limit: int
-    after: str
-    filters: dict[str, str]
+def _limit(text: str) -> int:
+    if re.fullmatch("[0-9]{1,3}", text) is not None and 1 <= int(text) <= LARGEST_LIMIT:
+        return int(text)
+    raise PydanticCustomError("limit", f"Write a whole number from 1 to {LARGEST_LIMIT}")
 
 
-def read_query(request: web.Request, *filters: str, shapes: Mapping[str, re.Pattern[str]] | None = None) -> Asked:
-    """Read `limit`, `cursor` and these filters, each of the shape of an id unless `shapes` has another for it.
+def _after(cursor: str) -> str:
+    try:
+        after = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        after = ""
+    if ID_SHAPE.fullmatch(after) is None:
+        raise PydanticCustomError("cursor", "Use next_cursor of the page before, as it is")
+    return after
 
-    Raises InvalidQuery, also for names that are not known.
-    """
+
+def _event_number(after: str) -> str:
+    if re.fullmatch("[0-9]{1,18}", after) is None:
+        raise PydanticCustomError("cursor", "Use next_cursor of the page before, as it is")
+    return after
+
+
+class Query(BaseModel):
+    """A query string: no name that is not listed, and each once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Listing(Query):
+    """What a listing is asked for: up to `limit` items after the id `after` (as a `cursor`: in base64)."""
+
+    limit: Annotated[int, BeforeValidator(_limit), Field(ge=1, le=LARGEST_LIMIT)] = DEFAULT_LIMIT
+    after: Annotated[str, AfterValidator(_after), WithJsonSchema({"type": "string"})] = Field("", alias="cursor")
+
+
+class UsersQuery(Listing):
+    """`GET /v1/users`."""
+
+    tenant_id: Id | None = None
+
+
+class KeysQuery(Listing):
+    """`GET /v1/keys`."""
+
+    user_id: Id | None = None
+    tenant_id: Id | None = None
+    status: Literal["active", "revoked", "expired"] | None = None
+
+
+class AuditQuery(Listing):
+    """`GET /v1/audit`: the events that fit each one that is named; `since` is in, `until` is not."""
+
+    after: Annotated[str, AfterValidator(_after), AfterValidator(_event_number), WithJsonSchema({"type": "string"})] = (
+        Field("", alias="cursor")
+    )
+    tenant_id: Id | None = None
+    actor: Id | None = None
+    target: Annotated[str, Shape(r"[a-z_]+:[A-Za-z0-9._:@-]{1,200}", "a target", "Write kind:id.")] | None = None
+    action: Annotated[str, Shape(r"[a-z_]+\.[a-z_]+", "an action", "Write one such as key.create.")] | None = None
+    since: QueryMoment | None = None
+    until: QueryMoment | None = None
+
+    @property
+    def number(self) -> int:
+        """`after` as the number of an event."""
+        return int(self.after or "0")
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+def read_query(request: web.Request, model: type[Q]) -> Q:
+    """The request's query string as `model`. Raises InvalidQuery, also for names that are not known."""
     for name in request.query:
-        if name not in {"limit", "cursor", *filters}:
-            raise InvalidQuery("(name)", f"Use only: limit, cursor{''.join(', ' + f for f in filters)}")
         if len(request.query.getall(name)) > 1:
             raise InvalidQuery(name, "Name it once")
-    chosen = {name: request.query[name] for name in filters if name in request.query}
-    for name, value in chosen.items():
-        if (shapes or {}).get(name, ID_SHAPE).fullmatch(value) is None:
-            raise InvalidQuery(name, "This is not an id")
-    return Asked(_limit(request.query.get("limit")), _after(request.query.get("cursor")), chosen)
+    try:
+        return model.model_validate(dict(request.query))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "extra_forbidden":
+            known = (field.alias or name for name, field in model.model_fields.items())
+            raise InvalidQuery("(name)", f"Use only: {', '.join(known)}") from None
+        raise InvalidQuery(str(first["loc"][0]), first["msg"]) from None
 
 
 def page_of(
-    asked: Asked, rows: Sequence[Row], show: Callable[[Row], dict[str, Any]], id_of: Callable[[Row], str]
+    asked: Listing, rows: Sequence[Row], show: Callable[[Row], dict[str, Any]], id_of: Callable[[Row], str]
 ) -> Any:
     """The reply of a listing whose `rows` were asked for with one more than `limit`."""
     shown = rows[: asked.limit]
@@ -54,23 +117,3 @@ def page_of(
         "items": [show(row) for row in shown],
         "next_cursor": base64.urlsafe_b64encode(id_of(shown[-1]).encode()).decode() if has_more else None,
     }
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= LARGEST_LIMIT:
-        return int(text)
-    raise InvalidQuery("limit", f"Write a whole number from 1 to {LARGEST_LIMIT}")
-
-
-def _after(cursor: str | None) -> str:
-    if cursor is None:
-        return ""
-    try:
-        after = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        after = ""
-    if ID_SHAPE.fullmatch(after) is None:
-        raise InvalidQuery("cursor", "Use next_cursor of the page before, as it is")
-    return after

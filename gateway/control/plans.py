@@ -5,20 +5,32 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from gateway.control import answers
 from gateway.control.authorization import administrator_of
-from gateway.control.bodies import PlanBody, read_body
+from gateway.control.bodies import PlanBody
+from gateway.control.calls import EVERYBODY, OPERATORS, Call, body_of, query_of
 from gateway.control.deeds import Deed
 from gateway.control.mutations import Judge, Mutations
-from gateway.control.pages import page_of, read_query
+from gateway.control.pages import Listing, page_of
 from gateway.control.paths import id_in_path
 from gateway.control.problems import InvalidBody, NotFound, answered, reply
 from gateway.stores.postgres import plans as sql
 from gateway.stores.postgres.connection import Connection, Postgres
-from gateway.stores.postgres.plans import PlanRow
+from gateway.stores.postgres.plans import PlanInUse, PlanRow
 
 READ_SECONDS = 3.0
 
 _NAME_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class InvalidPlanName(InvalidBody):
+    """What is in the path cannot be the name of a new plan."""
+
+    code = "invalid_name"
+
+    def __init__(self) -> None:
+        message = "Use a letter or a digit and then up to 63 letters, digits or the signs . _ -"
+        super().__init__([{"place": "(path)", "message": message}], code=self.code)
 
 
 class PlanCalls:
@@ -28,9 +40,50 @@ class PlanCalls:
         self._postgres = postgres
         self._mutations = mutations
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="GET",
+                path="/v1/plans",
+                handler=self.list,
+                roles=EVERYBODY,
+                about="List plans",
+                query=Listing,
+                answer=answers.Plans,
+            ),
+            Call(
+                method="GET",
+                path="/v1/plans/{name}",
+                handler=self.show,
+                roles=EVERYBODY,
+                about="Show a plan",
+                answer=answers.Plan,
+            ),
+            Call(
+                method="PUT",
+                path="/v1/plans/{name}",
+                handler=self.put,
+                roles=OPERATORS,
+                about="Create or overwrite a plan",
+                body=PlanBody,
+                answer=answers.PlanChanged,
+                problems=(InvalidPlanName,),
+            ),
+            Call(
+                method="DELETE",
+                path="/v1/plans/{name}",
+                handler=self.delete,
+                roles=OPERATORS,
+                about="Delete a plan that no user has",
+                statuses=(204,),
+                problems=(PlanInUse,),
+            ),
+        )
+
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/plans`."""
-        asked = read_query(request)
+        asked = query_of(request, Listing)
         rows = await self._postgres.run(
             lambda c: sql.page(c, after=asked.after, limit=asked.limit + 1), seconds=READ_SECONDS, is_read=True
         )
@@ -46,10 +99,9 @@ class PlanCalls:
 
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /v1/plans/{name}`: create or overwrite. Effective on every node for every user of the plan (R264)."""
-        body, name = await read_body(request, PlanBody), request.match_info["name"]
+        body, name = await body_of(request, PlanBody), request.match_info["name"]
         if _NAME_SHAPE.fullmatch(name) is None:
-            message = "Use a letter or a digit and then up to 63 letters, digits or the signs . _ -"
-            raise InvalidBody([{"place": "(path)", "message": message}], code="invalid_name")
+            raise InvalidPlanName
         plan, target = PlanRow(name, body.tier, body.features, body.limits), f"plan:{name}"
         after = asdict(plan)
 

@@ -8,12 +8,13 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.control.answers import ProblemAnswer, ProblemWithIssues
 from gateway.control.deeds import Answer
 from gateway.errors import Fault, GatewayError
 
@@ -25,8 +26,9 @@ log = structlog.get_logger(__name__)
 
 
 class Problem(GatewayError):
-    """A refusal. `members` are added to the reply as they are; `headers` too."""
+    """A refusal. `members` are added to the reply as they are, and `answer` tells what they are; `headers` too."""
 
+    answer: ClassVar[type[ProblemAnswer]] = ProblemAnswer
     code = "bad_request"
     status = 400
     fault = Fault.CLIENT
@@ -43,6 +45,7 @@ class InvalidBody(Problem):
 
     code = "invalid_body"
     public = "The body is not what this call takes. See the issues."
+    answer = ProblemWithIssues
 
     def __init__(self, issues: list[dict[str, str]], *, code: str = "invalid_body") -> None:
         super().__init__("; ".join(f"{i['place']}: {i['message']}" for i in issues), issues=issues)
@@ -54,6 +57,7 @@ class InvalidQuery(Problem):
 
     code = "invalid_query"
     public = "The query string is not what this call takes. See the issues."
+    answer = ProblemWithIssues
 
     def __init__(self, place: str, message: str) -> None:
         super().__init__(f"{place}: {message}", issues=[{"place": place, "message": message}])

@@ -5,17 +5,18 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.control import moments
+from gateway.control import answers, moments
 from gateway.control.authorization import administrator_of
-from gateway.control.bodies import NewTenant, TenantChange, read_body
+from gateway.control.bodies import NewTenant, TenantChange
+from gateway.control.calls import EVERYBODY, OPERATORS, Call, body_of, query_of
 from gateway.control.deeds import Deed
 from gateway.control.mutations import Judge, Mutations, NothingToDo
-from gateway.control.pages import page_of, read_query
+from gateway.control.pages import Listing, page_of
 from gateway.control.paths import id_in_path
 from gateway.control.problems import NotFound, answered, reply
 from gateway.stores.postgres import tenants as sql
 from gateway.stores.postgres.connection import Connection, Postgres
-from gateway.stores.postgres.tenants import TenantRow
+from gateway.stores.postgres.tenants import DuplicateTenant, TenantRow
 
 READ_SECONDS = 3.0
 USERS_DELETED_AT_ONCE = 200  # a transaction holds back all others while it commits: a large tenant goes in pieces
@@ -38,9 +39,59 @@ class TenantCalls:
         self._postgres = postgres
         self._mutations = mutations
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="POST",
+                path="/v1/tenants",
+                handler=self.create,
+                roles=OPERATORS,
+                about="Create a tenant",
+                body=NewTenant,
+                answer=answers.TenantChanged,
+                statuses=(201,),
+                problems=(DuplicateTenant,),
+            ),
+            Call(
+                method="GET",
+                path="/v1/tenants",
+                handler=self.list,
+                roles=EVERYBODY,
+                about="List tenants",
+                query=Listing,
+                answer=answers.Tenants,
+            ),
+            Call(
+                method="GET",
+                path="/v1/tenants/{id}",
+                handler=self.show,
+                roles=EVERYBODY,
+                about="Show a tenant",
+                answer=answers.Tenant,
+            ),
+            Call(
+                method="PATCH",
+                path="/v1/tenants/{id}",
+                handler=self.change,
+                roles=OPERATORS,
+                about="Rename, suspend or readmit a tenant",
+                body=TenantChange,
+                answer=answers.TenantChanged,
+            ),
+            Call(
+                method="DELETE",
+                path="/v1/tenants/{id}",
+                handler=self.delete,
+                roles=OPERATORS,
+                about="Delete a tenant with its users, keys and admin tokens",
+                statuses=(204,),
+            ),
+        )
+
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/tenants`."""
-        body = await read_body(request, NewTenant)
+        body = await body_of(request, NewTenant)
         target = f"tenant:{body.id}"
 
         async def work(connection: Connection) -> Deed:
@@ -52,7 +103,7 @@ class TenantCalls:
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/tenants`; a tenant's administrator sees one."""
-        asked, caller = read_query(request), administrator_of(request)
+        asked, caller = query_of(request, Listing), administrator_of(request)
         rows = await self._postgres.run(
             lambda c: sql.page(c, only_id=caller.tenant_id, after=asked.after, limit=asked.limit + 1),
             seconds=READ_SECONDS,
@@ -70,7 +121,7 @@ class TenantCalls:
 
     async def change(self, request: web.Request) -> web.Response:
         """`PATCH /v1/tenants/{id}`: a suspended tenant's credentials are all refused (R104)."""
-        body, tenant_id = await read_body(request, TenantChange), id_in_path(request)
+        body, tenant_id = await body_of(request, TenantChange), id_in_path(request)
         target = f"tenant:{tenant_id}"
 
         async def work(connection: Connection, judge: Judge) -> Deed:

@@ -4,17 +4,19 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.control import moments
+from gateway.control import answers, moments
 from gateway.control.admin_tokens import Administrator
 from gateway.control.authorization import administrator_of
-from gateway.control.bodies import ID_SHAPE, UserBody, read_body
+from gateway.control.bodies import ID_SHAPE, UserBody
+from gateway.control.calls import ADMINISTRATORS, EVERYBODY, Call, body_of, query_of
 from gateway.control.deeds import Deed
 from gateway.control.mutations import Judge, Mutations
-from gateway.control.pages import page_of, read_query
+from gateway.control.pages import UsersQuery, page_of
 from gateway.control.paths import id_in_path
 from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem, answered, reply
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection, Postgres
+from gateway.stores.postgres.tenants import UnknownTenant
 from gateway.stores.postgres.users import UserFacts, UserRow
 
 READ_SECONDS = 3.0
@@ -26,6 +28,15 @@ class TenantFixed(Problem):
     code = "tenant_fixed"
     status = 409
     public = "A user stays in its tenant. Delete it, or create another one there."
+
+
+class InvalidUserId(InvalidBody):
+    """What is in the path cannot be the id of a new user."""
+
+    code = "invalid_id"
+
+    def __init__(self) -> None:
+        super().__init__([{"place": "(path)", "message": "This cannot be a user's id"}], code=self.code)
 
 
 def shown_user(user: UserRow) -> dict[str, Any]:
@@ -55,10 +66,51 @@ class UserCalls:
         self._postgres = postgres
         self._mutations = mutations
 
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="GET",
+                path="/v1/users",
+                handler=self.list,
+                roles=EVERYBODY,
+                about="List users",
+                query=UsersQuery,
+                answer=answers.Users,
+            ),
+            Call(
+                method="GET",
+                path="/v1/users/{id}",
+                handler=self.show,
+                roles=EVERYBODY,
+                about="Show a user",
+                answer=answers.User,
+            ),
+            Call(
+                method="PUT",
+                path="/v1/users/{id}",
+                handler=self.put,
+                roles=ADMINISTRATORS,
+                about="Create (201) or overwrite (200) a user",
+                body=UserBody,
+                answer=answers.UserChanged,
+                statuses=(200, 201),
+                problems=(InvalidUserId, UnknownTenant, TenantFixed),
+            ),
+            Call(
+                method="DELETE",
+                path="/v1/users/{id}",
+                handler=self.delete,
+                roles=ADMINISTRATORS,
+                about="Delete a user with its entitlement and keys",
+                statuses=(204,),
+            ),
+        )
+
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/users?tenant_id=`."""
-        asked, caller = read_query(request, "tenant_id"), administrator_of(request)
-        tenant_id = asked.filters.get("tenant_id", caller.tenant_id)
+        asked, caller = query_of(request, UsersQuery), administrator_of(request)
+        tenant_id = asked.tenant_id or caller.tenant_id
         rows: list[UserRow] = []
         if caller.tenant_id in (None, tenant_id):
             rows = await self._postgres.run(
@@ -76,9 +128,9 @@ class UserCalls:
 
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /v1/users/{id}`: create (201) or overwrite (200). Suspending refuses all its credentials (R104)."""
-        caller, body, user_id = administrator_of(request), await read_body(request, UserBody), request.match_info["id"]
+        caller, body, user_id = administrator_of(request), await body_of(request, UserBody), request.match_info["id"]
         if ID_SHAPE.fullmatch(user_id) is None:
-            raise InvalidBody([{"place": "(path)", "message": "This cannot be a user's id"}], code="invalid_id")
+            raise InvalidUserId
         if caller.tenant_id not in (None, body.tenant_id):
             raise Forbidden(f"{caller.token_id} is of {caller.tenant_id!r}")
 

@@ -13,7 +13,7 @@ from gateway.control import admin_tokens, moments
 from gateway.control.bodies import CODES, NewKeyBody, PlanBody, WindowBody, parse_body
 from gateway.control.deeds import Answer, Deed
 from gateway.control.ids import new_id
-from gateway.control.pages import page_of, read_query
+from gateway.control.pages import Listing, page_of, read_query
 from gateway.control.problems import InvalidBody, InvalidQuery
 
 
@@ -116,10 +116,10 @@ def test_a_new_secret_is_not_in_its_repr() -> None:
 
 def test_a_cursor_leads_on_from_the_last_item() -> None:
     """Opaque, and only given where more is to come."""
-    asked = read_query(make_mocked_request("GET", "/?limit=2"))
+    asked = read_query(make_mocked_request("GET", "/?limit=2"), Listing)
     page = page_of(asked, ["a", "b", "c"], lambda row: {"id": row}, str)
     assert page["items"] == [{"id": "a"}, {"id": "b"}]
-    follow = read_query(make_mocked_request("GET", f"/?limit=2&cursor={page['next_cursor']}"))
+    follow = read_query(make_mocked_request("GET", f"/?limit=2&cursor={page['next_cursor']}"), Listing)
     assert follow.after == "b"
     assert page_of(asked, ["a", "b"], lambda row: {"id": row}, str)["next_cursor"] is None
 
@@ -130,7 +130,7 @@ def test_any_cursor_is_an_id_or_refused(cursor: str) -> None:
     request = make_mocked_request("GET", "/")
     request = request.clone(rel_url=request.rel_url.with_query(cursor=cursor))
     try:
-        asked = read_query(request)
+        asked = read_query(request, Listing)
     except InvalidQuery:
         return
     assert asked.after.isascii()

@@ -44,6 +44,7 @@ CALLS = [
     ("GET", "/v1/audit/export"),
     ("GET", "/v1/audit/verify"),
 ]
+OPEN = {("GET", "/v1/openapi.json")}
 WRITES = [call for call in CALLS if call[0] != "GET"]
 NOT_FOR_TENANT_ADMINS = [
     ("POST", "/v1/tenants"),
@@ -71,7 +72,7 @@ async def test_every_call_of_the_table_is_tested_here(management: Management) ->
     }
     ids = {"acme": "{id}", "ada": "{id}", "key_x": "{id}", "sec_x": "{id}", "starter": "{name}"}
     known = {(method, "/".join(ids.get(part, part) for part in path.split("/"))) for method, path in CALLS}
-    assert routes == known
+    assert routes - OPEN == known
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name)

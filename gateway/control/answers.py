@@ -1,0 +1,266 @@
+"""What the calls of the management API answer: one model an object. The handlers' dicts are held against them by tests.
+
+Must not know: how an object is made.
+"""
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import SkipJsonSchema
+
+Features = dict[str, bool | int | str]
+Limits = dict[str, int]
+
+
+class Answer(BaseModel):
+    """A JSON object with these members and no other."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Propagation(Answer):
+    """How far a change has come; see docs/api.md."""
+
+    state: Literal["confirmed", "unconfirmed"]
+    revision: int
+    nodes: int
+    reported: int
+    seconds: float
+
+
+class Changed(Answer):
+    """The answer to a change."""
+
+    propagation: Propagation
+
+
+Item = TypeVar("Item", bound=Answer)
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a listing; `next_cursor` is null on the last one."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+class Tenant(Answer):
+    """A tenant."""
+
+    id: str
+    name: str
+    status: Literal["active", "suspended"]
+    created_at: datetime
+
+
+class Tenants(Page[Tenant]):
+    """Tenants."""
+
+
+class TenantChanged(Tenant, Changed):
+    """A tenant that was created or changed."""
+
+
+class User(Answer):
+    """A user."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    roles: list[str]
+    groups: list[str]
+    status: Literal["active", "suspended"]
+    created_at: datetime
+
+
+class Users(Page[User]):
+    """Users."""
+
+
+class UserChanged(User, Changed):
+    """A user that was created or changed."""
+
+
+class Entitlement(Answer):
+    """What a user is entitled to."""
+
+    user_id: str
+    plan: str
+    features: Features
+    limits: Limits
+    valid_until: datetime | None
+    updated_at: datetime
+
+
+class EntitlementChanged(Entitlement, Changed):
+    """An entitlement that was given or changed."""
+
+
+class Plan(Answer):
+    """A plan."""
+
+    name: str
+    tier: int
+    features: Features
+    limits: Limits
+
+
+class Plans(Page[Plan]):
+    """Plans."""
+
+
+class PlanChanged(Plan, Changed):
+    """A plan that was created or changed."""
+
+
+class Key(Answer):
+    """A key, masked: `prefix` is the part of its secret that may be shown."""
+
+    id: str
+    tenant_id: str
+    user_id: str
+    name: str
+    prefix: str
+    environment: str
+    scopes: list[str]
+    status: Literal["active", "revoked", "expired"]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Keys(Page[Key]):
+    """Keys."""
+
+
+class KeyChanged(Key, Changed):
+    """A key that was changed or revoked."""
+
+
+class KeyCreated(KeyChanged):
+    """A new key. `secret` is shown this once; it is missing where the client made it."""
+
+    secret: str | SkipJsonSchema[None] = None
+
+
+class Window(Answer):
+    """Until when a retired secret works."""
+
+    id: str
+    expires_at: datetime
+
+
+class KeyRotated(KeyChanged):
+    """A key with a new secret, shown this once, and the window of the one before."""
+
+    secret: str
+    retired_secret: Window
+
+
+class RetiredSecret(Answer):
+    """A retired secret."""
+
+    id: str
+    key_id: str
+    prefix: str
+    retired_at: datetime
+    expires_at: datetime
+
+
+class RetiredSecrets(Page[RetiredSecret]):
+    """Retired secrets."""
+
+
+class WindowChanged(Changed):
+    """A retired secret whose window was moved."""
+
+    id: str
+    key_id: str
+    expires_at: datetime
+
+
+class Node(Answer):
+    """A node as it last reported."""
+
+    id: str
+    version: str
+    revision: int
+    view_age_seconds: float | None
+    started_at: datetime
+    seen_at: datetime
+    seen_seconds_ago: float
+
+
+class Nodes(Page[Node]):
+    """Nodes."""
+
+
+class Actor(Answer):
+    """Who did something."""
+
+    kind: str
+    id: str
+    name: str
+
+
+class Event(Answer):
+    """One event of the audit trail."""
+
+    id: int
+    at: datetime
+    actor: Actor
+    address: str | None
+    action: str
+    target: str
+    tenant_id: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str | None
+    outcome: Literal["changed", "unchanged"]
+    previous_hash: str
+    hash: str
+
+
+class Events(Page[Event]):
+    """Events."""
+
+
+class Chain(Answer):
+    """Whether the audit trail is whole."""
+
+    events: int
+    intact: bool
+    first_broken: int | None
+
+
+class Issue(Answer):
+    """One mistake, and where it is."""
+
+    place: str
+    message: str
+
+
+class ProblemAnswer(Answer):
+    """A failure (RFC 9457). `code` is for programs, `title` for people."""
+
+    type: Literal["about:blank"]
+    code: str
+    status: int
+    title: str
+    request_id: str
+
+
+class ProblemWithIssues(ProblemAnswer):
+    """A failure with every mistake of the request."""
+
+    issues: list[Issue]
+
+
+class KeyLimitProblem(ProblemAnswer):
+    """The user has as many keys as allowed; `revoked` are those that were too many."""
+
+    limit: int
+    revoked: list[str]
+    propagation: Propagation | SkipJsonSchema[None] = None
