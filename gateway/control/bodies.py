@@ -162,7 +162,7 @@ class NewKeyBody(Body):
     expires_at: Moment | None = None
     kind: Literal["user", "operator"] = "user"
     secret_sha256: Digest | None = None
-    prefix: str | None = None
+    prefix: Annotated[str, Field(max_length=64)] | None = None
 
 
 class KeyChange(Body):

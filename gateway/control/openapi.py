@@ -113,7 +113,7 @@ def problems_of(call: Call) -> tuple[type[GatewayError], ...]:
         if call.roles != EVERYBODY:
             follows += [Forbidden]
         if call.method in MUTATING:
-            follows += [InvalidIdempotencyKey, IdempotencyKeyReused, RequestInFlight, RevocationPending]
+            follows += [Problem, InvalidIdempotencyKey, IdempotencyKeyReused, RequestInFlight, RevocationPending]
     if call.query is not None:
         follows += [InvalidQuery]
     if call.body is not None:

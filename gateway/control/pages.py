@@ -43,6 +43,12 @@ def _event_number(after: str) -> str:
     return after
 
 
+Limit = Annotated[
+    int, BeforeValidator(_limit), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT})
+]
+CURSOR = WithJsonSchema({"description": "`next_cursor` of the page before.", "type": "string", "minLength": 1})
+
+
 class Query(BaseModel):
     """A query string: no name that is not listed, and each once."""
 
@@ -52,8 +58,8 @@ class Query(BaseModel):
 class Listing(Query):
     """What a listing is asked for: up to `limit` items after the id `after` (as a `cursor`: in base64)."""
 
-    limit: Annotated[int, BeforeValidator(_limit), Field(ge=1, le=LARGEST_LIMIT)] = DEFAULT_LIMIT
-    after: Annotated[str, AfterValidator(_after), WithJsonSchema({"type": "string"})] = Field("", alias="cursor")
+    limit: Limit = DEFAULT_LIMIT
+    after: Annotated[str, AfterValidator(_after), CURSOR] = Field("", alias="cursor")
 
 
 class UsersQuery(Listing):
@@ -73,9 +79,7 @@ class KeysQuery(Listing):
 class AuditQuery(Listing):
     """`GET /v1/audit`: the events that fit each one that is named; `since` is in, `until` is not."""
 
-    after: Annotated[str, AfterValidator(_after), AfterValidator(_event_number), WithJsonSchema({"type": "string"})] = (
-        Field("", alias="cursor")
-    )
+    after: Annotated[str, AfterValidator(_after), AfterValidator(_event_number), CURSOR] = Field("", alias="cursor")
     tenant_id: Id | None = None
     actor: Id | None = None
     target: Annotated[str, Shape(r"[a-z_]+:[A-Za-z0-9._:@-]{1,200}", "a target", "Write kind:id.")] | None = None

@@ -140,6 +140,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status < 400:
             raise
         return _problem(request, _of_http(error))
+    except web.RequestPayloadError as error:
+        broken = Problem(f"the body cannot be read: {error}")
+        _log(request, broken)
+        return _problem(request, broken)
     except Exception as error:
         _log(request, error)
         return _problem(request, GatewayError())

@@ -1,13 +1,14 @@
 """A management API to call, and the parts below it to look at."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from aiohttp import web
+from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.auth.secrets import Peppers, SecretFormat
@@ -25,6 +26,7 @@ from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures.documented import Documented
 
 ENVIRONMENT = "test"
 BOUND_SECONDS = 0.2
@@ -49,7 +51,10 @@ class Reply:
 
 @dataclass
 class Management:
-    """The API, with a token for each role; `acme` is the tenant of the tenant-admin."""
+    """The API, with a token for each role; `acme` is the tenant of the tenant-admin.
+
+    Every reply to a call is held against the API's own document.
+    """
 
     client: TestClient[web.Request, web.Application]
     dsn: str
@@ -60,6 +65,7 @@ class Management:
     operator: str
     auditor: str
     tenant_admin: str
+    documented: Documented
 
     async def call(
         self,
@@ -78,7 +84,8 @@ class Management:
         arguments: dict[str, Any] = {"data": raw} if raw is not None else {} if body is None else {"json": body}
         async with self.client.request(method, path, headers=sent, **arguments) as response:
             text = await response.text()
-            answer = await response.json(content_type=None) if text else {}
+            self._check(response, text)
+            answer = json.loads(text) if text else {}
             return Reply(response.status, response.headers.copy(), answer, text)
 
     async def expect(self, status: int, method: str, path: str, body: Any = None, *, token: str = "operator") -> Any:
@@ -92,7 +99,14 @@ class Management:
         headers = {"Authorization": f"Bearer {getattr(self, token)}"}
         async with self.client.get(path, headers=headers) as response:
             assert response.status == 200
-            return await response.text()
+            text = await response.text()
+            self._check(response, text)
+            return text
+
+    def _check(self, response: ClientResponse, text: str) -> None:
+        seen = (response.method, response.request_info.url.raw_path, response.status, response.headers)
+        mistakes = self.documented.mistakes(*seen, text)
+        assert not mistakes, (response.method, response.request_info.url, response.status, mistakes)
 
     async def plant(self) -> None:
         """Tenants `acme` and `other`; users `ada` and `alan` of acme and `olga` of other, entitled to `starter`."""
@@ -159,7 +173,9 @@ async def management_over(
     )
     try:
         async with TestClient(TestServer(app)) as client:
-            yield Management(client, dsn, postgres, changes, revisions, metrics, "", "", "")
+            async with client.get("/v1/openapi.json") as response:
+                documented = Documented(await response.json())
+            yield Management(client, dsn, postgres, changes, revisions, metrics, "", "", "", documented)
     finally:
         await propagator.close()
         if redis is not None:
