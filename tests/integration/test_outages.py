@@ -161,7 +161,7 @@ async def test_a_frozen_redis_costs_a_few_requests_its_deadline(scene: Scene) ->
 
 
 async def test_a_full_redis_is_no_trouble(scene: Scene) -> None:
-    """Redis refuses every write: the callers do not notice, the node counts it. R056 R076."""
+    """Redis refuses every write: the callers do not notice, the node counts it. R056 R076 R257."""
     keys = await scene.stand.new_keys(5)
     async with scene.stand.redis_client() as client:
         await client.config_set("maxmemory", "1")
@@ -181,7 +181,7 @@ async def test_a_full_redis_is_no_trouble(scene: Scene) -> None:
 
 
 async def test_without_postgres_who_is_known_is_served(scene: Scene) -> None:
-    """Postgres is dead, Redis proves that nothing was revoked: known keys go on, others hear 503. R059 R070."""
+    """Postgres is dead, Redis proves that nothing was revoked: known keys go on, others hear 503. R059 R070 R322."""
     known, cold = await scene.stand.new_keys(2)
     assert admitted(await scene.call(known), known)
     refused = await scene.stand.sample(scene.node, "ostiary_auth_total", result="invalid_api_key")
@@ -204,7 +204,7 @@ async def test_without_postgres_who_is_known_is_served(scene: Scene) -> None:
 
 
 async def check_counted_as_outages(scene: Scene, refused: float, outages: float, count: int) -> None:
-    """What could not be decided is counted as that, not as bad keys. R322."""
+    """What could not be decided is counted as that, not as bad keys."""
     assert await scene.stand.sample(scene.node, "ostiary_auth_total", result="invalid_api_key") == refused
     assert await scene.stand.sample(scene.node, "ostiary_auth_total", result="outage") == outages + count
     assert await scene.stand.sample(scene.node, "ostiary_requests_total", status="503", outcome="refused") == 0
@@ -245,7 +245,7 @@ async def test_a_restart_of_postgres_costs_no_request(scene: Scene) -> None:
 
 @pytest.mark.threat("failure taken for admission")
 async def test_what_the_entitlement_says_is_needed(scene: Scene) -> None:
-    """It cannot be read: 503, never 200 and never 403, and nothing of it is kept. R047 R073 R080."""
+    """It cannot be read: 503, never 200 and never 403, and nothing of it is kept. R047 R073 R080 R256."""
     key = await scene.stand.new_key()
     await scene.stand.execute("ALTER TABLE entitlements RENAME TO mislaid")
     try:

@@ -324,6 +324,18 @@ async def test_scopes_beyond_the_key(stage: Stage) -> None:
     assert said(await stage.token(bare, scopes=[]))["scopes"] == []
 
 
+async def test_a_stream_is_reopened_for_as_long_as_its_secret_lives(stage: Stage) -> None:
+    """With a token of the old secret, during the window; after it the same token is 401. R191 R163."""
+    key = await stage.key()
+    token = await stage.token(key)
+    rotated = await stage.world.rotate(key)
+    for node in (0, 1, 0, 1):
+        assert (await stage.enter("sse", token, node=node))[0] == 200
+    await stage.world.set_window(rotated["retired_secret"]["id"], 0)
+    for node in (0, 1):
+        assert await stage.enter("sse", token, node=node) == (401, "invalid_token")
+
+
 async def test_a_narrowed_token_is_for_routes_that_ask_for_scopes(stage: Stage) -> None:
     """A token with a part of its key's scopes is 403 where a route asks for none; the upstream sees nothing. R176."""
     key = await stage.key()

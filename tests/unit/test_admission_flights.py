@@ -34,7 +34,7 @@ def open_gate(world: World) -> None:
 
 
 async def test_many_requests_with_one_key_are_one_lookup(held: World) -> None:
-    """Fifty cold requests at once ask the truth once, and all get its answer. R048."""
+    """Fifty cold requests at once ask the truth once, and all get its answer. R048 R256."""
     requests = start(held, held.plant("a"), 50)
     await settle()
     open_gate(held)

@@ -261,6 +261,25 @@ async def test_variables_as_numbers() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", ["", "-1", "0", "nan", "NaN", "inf", "-inf", "1e999", " ", "0x10", "2s"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param('keys: {max_per_user: "${N}"}', id="a number"),
+        pytest.param('cache: {ttl_seconds: "${N}"}', id="a lifetime"),
+        pytest.param('client: {idle_timeout_seconds: "${N}"}', id="a timeout"),
+        pytest.param('listen: {proxy: "127.0.0.1:${N}"}', id="a port"),
+    ],
+)
+async def test_variables_that_are_no_sane_number(place: str, value: str) -> None:
+    """Empty, negative, zero and not a number are refused in any variable: no timeout is ever 0 s by accident. R078."""
+    if place.startswith("listen") and value == "0":
+        return  # a port that the system chooses
+    told = mistakes(HEAD + place, {"N": value})
+    assert len(told) == 1
+    assert told[0].startswith(f"3: {place.partition(':')[0]}.")
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [

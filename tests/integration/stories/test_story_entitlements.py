@@ -231,6 +231,40 @@ async def test_operators_keys_need_no_entitlement(world: World) -> None:
     await world.refused("key_revoked", operator.secret)
 
 
+async def test_a_late_writer_does_not_bring_an_entitlement_back(world: World) -> None:
+    """What Redis held before an entitlement ended, written after it, convinces no node; nor after renewal. R258."""
+    key = await world.key()
+    await world.warm(key.secret)
+    entitled = await world.entry(key.secret)
+    await entitle(world, key, features={"api_access": False})
+    assert entitled is not None
+    await world.write_entry(key.secret, entitled)
+    await world.refused("api_access_required", key.secret)
+    await world.warm(key.secret)
+    lapsed = await world.entry(key.secret)
+    await entitle(world, key, node=1)
+    assert lapsed is not None
+    await world.write_entry(key.secret, lapsed)
+    await world.admitted(key)
+
+
+async def test_many_changes_at_once_end_as_the_database_has_it(world: World) -> None:
+    """However the news of them overtake each other, every node goes by what was committed last. R259 R264."""
+    key = await world.key()
+    changes = [{"features": {"api_access": number % 3 != 0}} for number in range(12)]
+    await asyncio.gather(
+        *(entitle(world, key, node=number % 2, **change) for number, change in enumerate(changes)),
+        *(world.ask_all(key.secret) for _ in range(12)),
+    )
+    committed = "SELECT features->>'api_access' = 'true' FROM entitlements WHERE user_id = $1"
+    for _ in range(3):
+        if await world.sql(committed, key.user):
+            await world.admitted(key)
+        else:
+            await world.refused("api_access_required", key.secret)
+        await entitle(world, key, features={"api_access": not await world.sql(committed, key.user)})
+
+
 # -- plans
 
 
@@ -294,6 +328,28 @@ async def test_a_change_of_plan_acts_at_once(world: World) -> None:
             assert answer.arrival is not None
             assert answer.arrival.header("X-Plan") == dear
         await entitle(world, key, plan="starter", node=node)
+
+
+async def test_an_upgrade_refuses_nobody_on_its_way(world: World) -> None:
+    """What both plans cover is served throughout, while the user goes up and down between them. R262 R264."""
+    key = await world.key()
+    dear = f"dear-{key.user}"
+    await plan(world, dear, tier=2, features={"api_access": True})
+    is_over = asyncio.Event()
+
+    async def ask() -> int:
+        count = 0
+        while not is_over.is_set():
+            await world.admitted(key)
+            count += 1
+        return count
+
+    asking = asyncio.gather(ask(), ask())
+    for node in (0, 1, 0, 1):
+        await entitle(world, key, plan=dear, node=node)
+        await entitle(world, key, plan="starter", node=1 - node)
+    is_over.set()
+    assert min(await asking) > 4
 
 
 async def test_edits_typed_into_psql_act_too(world: World) -> None:
