@@ -31,6 +31,7 @@ from tests.fixtures.documented import Documented
 ENVIRONMENT = "test"
 BOUND_SECONDS = 0.2
 PEPPERS = Peppers([b"p" * 32, b"q" * 32])
+JSON = {"application/json", "application/problem+json"}
 NOWHERE_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -85,7 +86,7 @@ class Management:
         async with self.client.request(method, path, headers=sent, **arguments) as response:
             text = await response.text()
             self._check(response, text)
-            answer = json.loads(text) if text else {}
+            answer = json.loads(text) if text and response.content_type in JSON else {}
             return Reply(response.status, response.headers.copy(), answer, text)
 
     async def expect(self, status: int, method: str, path: str, body: Any = None, *, token: str = "operator") -> Any:
