@@ -23,12 +23,19 @@ def parse(value: object) -> datetime:
     try:
         if isinstance(value, str) and _ISO.fullmatch(value.upper()):
             moment = datetime.fromisoformat(value.upper())
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            return _within(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return datetime.fromtimestamp(value, UTC)
+            return _within(datetime.fromtimestamp(value, UTC))
     except (OverflowError, OSError) as error:
         raise ValueError("out of range") from error
     raise ValueError("not a moment")
+
+
+def _within(moment: datetime) -> datetime:
+    """The moment, unless it is the first or the last that can be written: asyncpg takes these for infinite ones."""
+    if moment.replace(tzinfo=None) in (datetime.min, datetime.max):
+        raise ValueError("out of range")
+    return moment
 
 
 def text(moment: datetime | None) -> str | None:

@@ -38,6 +38,17 @@ def test_any_value_is_a_moment_in_utc_or_refused(value: object) -> None:
     assert moment.tzinfo is UTC
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["0001-01-01T00:00:00Z", "0001-01-01T01:00:00+01:00", -62135596800, "9999-12-31T23:59:59.9999999Z"],
+)
+def test_the_first_and_the_last_moment_are_refused(value: object) -> None:
+    """Postgres would be told of an infinite one, and tell of one without a zone. R125."""
+    with pytest.raises(ValueError, match="out of range"):
+        moments.parse(value)
+    assert moments.parse("9999-12-31T23:59:59Z").year == 9999
+
+
 @given(st.binary(max_size=200))
 def test_any_body_is_a_body_or_refused(raw: bytes) -> None:
     """Whatever bytes come, the answer is a model or InvalidBody with issues. R121."""
