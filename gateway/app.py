@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from gateway import __version__
 from gateway.auth.admission import Admission
+from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.last_used import LastUsed
 from gateway.auth.secrets import Peppers, SecretFormat
@@ -228,7 +229,9 @@ class Gateway:
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
-        await self._serve_proxy(admission, reader, last_used, self._mint(postgres, tokens))
+        await self._serve_proxy(
+            admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view)
+        )
         self._is_listening = True
 
     # -- tokens
@@ -276,6 +279,24 @@ class Gateway:
             key_id_header=self._settings.identity_headers.key_id,
             metrics=self.metrics,
         )
+
+    def _asserters(self, tokens: Tokens | None, view: View) -> dict[str, Asserter]:
+        """What signs for the upstreams that ask for it, by their names."""
+        settings, configured = self._settings, self._settings.tokens
+        if tokens is None or configured is None:
+            return {}
+        return {
+            name: Asserter(
+                tokens.signers,
+                header=settings.identity_headers.assertion,
+                issuer=configured.issuer,
+                audience=name,
+                environment=settings.environment,
+                to_database=view.to_database,
+            )
+            for name, upstream in settings.upstreams.items()
+            if upstream.assertion
+        }
 
     # -- the stores
 
@@ -364,12 +385,17 @@ class Gateway:
         await self._listen(runner, address, _tcp_site(None))
 
     async def _serve_proxy(
-        self, admission: Admission, credentials: CredentialReader, last_used: LastUsed, mint: Mint | None
+        self,
+        admission: Admission,
+        credentials: CredentialReader,
+        last_used: LastUsed,
+        mint: Mint | None,
+        asserters: dict[str, Asserter],
     ) -> None:
         settings, metrics = self._settings, self.metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
-        upstreams = upstreams_of(settings, table, self._clock, metrics)
+        upstreams = upstreams_of(settings, table, self._clock, metrics, asserters)
         for watch in upstreams.watches:
             await watch.start()
             self._stack.push_async_callback(watch.close)

@@ -186,6 +186,12 @@ def _upstreams(settings: object) -> Iterator[BrokenRule]:
             yield BrokenRule(
                 ("upstreams", name, "tls"), "has one of cert and key without the other", "Give both, or none."
             )
+        if _get(upstream, "assertion") is True and _get(settings, "tokens") is None:
+            yield BrokenRule(
+                ("upstreams", name, "assertion"),
+                "needs keys to sign by, and there are none",
+                "Set up tokens: {issuer, audience, sealing_key}, or leave this out.",
+            )
 
 
 def _route_references(settings: object) -> Iterator[BrokenRule]:

@@ -151,7 +151,7 @@ class IdentityHeaders(_Model):
     request_id: values.HeaderName = "X-Request-Id"
     """The name of this request in logs and replies."""
     assertion: values.HeaderName = "X-Identity-Assertion"
-    """Kept for a signed statement of the same facts, which this version does not make."""
+    """The same facts, signed, for upstreams that ask for it. Nobody else's is ever passed on."""
 
 
 class Addresses(_Model):
@@ -247,6 +247,8 @@ class Upstream(_Model):
     """Second tries. Null means none."""
     tls: UpstreamTls | None = None
     """For `https` targets. Null means the system's defaults."""
+    assertion: values.Flag = False
+    """Whether it is sent who is calling in a signed form as well, so that it needs not trust the network."""
 
 
 class Requirement(_Model):

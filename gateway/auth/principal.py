@@ -3,12 +3,14 @@
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from gateway.auth.scopes import lacking, shared
+from gateway.auth.signing import SigningKey
 from gateway.stores.records import KeyRecord, SecretState
 
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
@@ -24,9 +26,21 @@ class AuthKind(StrEnum):
     TOKEN = "token"  # noqa: S105  # a name, not a token
 
 
+class Assertion(NamedTuple):
+    """A header line that tells one upstream who is calling, signed by `signer`; sent until `until` (monotonic)."""
+
+    line: bytes
+    until: float
+    signer: SigningKey
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The resolved identity of a caller. `identity` holds the header lines that tell the upstream, ready to send."""
+    """The resolved identity of a caller. `identity` holds the header lines that tell the upstream, ready to send.
+
+    `assertions`, by upstream, is what has been signed about it lately (gateway.auth.assertions): it goes when the
+    principal goes, so that nothing signed outlives what it rests on. None until something has.
+    """
 
     kind: AuthKind
     tenant_id: str
@@ -37,8 +51,9 @@ class Principal:
     features: frozenset[str]
     tier: int
     identity: bytes
-    plan: str = ""  # its name; empty where the user has none
+    plan: str | None = None
     is_narrowed: bool = False  # by a token that was given fewer scopes than its key has
+    assertions: dict[str, Assertion] | None = field(default=None, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +106,7 @@ def principal_of(record: KeyRecord, names: IdentityNames, *, token_scopes: froze
                 names.plan: record.plan or "",
             }
         ),
-        plan=sys.intern(record.plan or ""),
+        plan=None if record.plan is None else sys.intern(record.plan),
         is_narrowed=is_narrowed,
     )
 

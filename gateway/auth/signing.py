@@ -7,6 +7,7 @@ import base64
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jwt
@@ -26,6 +27,14 @@ NONCE_BYTES: Final = 12
 
 class SealBroken(GatewayError):
     """A private part is sealed by another `tokens.sealing_key` than the configured one, or was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key that signs, opened."""
+
+    id: str
+    private: Ed25519PrivateKey = field(repr=False)
 
 
 class Sealer:
@@ -54,9 +63,9 @@ class Sealer:
         return Ed25519PrivateKey.from_private_bytes(raw)
 
 
-def signed(claims: Mapping[str, Any], key_id: str, private: Ed25519PrivateKey) -> str:
-    """A token: a JWS in compact form."""
-    return jwt.encode(dict(claims), private, algorithm=ALGORITHM, headers={"kid": key_id, "typ": TYPE})
+def signed(claims: Mapping[str, Any], key_id: str, private: Ed25519PrivateKey, *, typ: str = TYPE) -> str:
+    """A JWS in compact form; an access token, unless `typ` says what else."""
+    return jwt.encode(dict(claims), private, algorithm=ALGORITHM, headers={"kid": key_id, "typ": typ})
 
 
 def published(key_id: str, public: Ed25519PublicKey) -> dict[str, str]:

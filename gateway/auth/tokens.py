@@ -12,7 +12,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.auth.refusal import Reason, Refusal
-from gateway.auth.signing import published, signer_of, verified
+from gateway.auth.signing import SigningKey, published, signer_of, verified
 from gateway.errors import Outage
 
 LONGEST_TOKEN: Final = 4096  # some twice of what 64 scopes take
@@ -61,9 +61,12 @@ class Signers:
 
     A withdrawn key is dropped at once; until the keys have been read again, a token of one that is not known here
     waits, since it may be a new one.
+
+    `current` is the key by which this node signs what it tells upstreams; None while it is not known which.
     """
 
     def __init__(self) -> None:
+        self.current: SigningKey | None = None
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._told = 1
         self._taken = 0
@@ -79,11 +82,18 @@ class Signers:
         """Take note that these subjects are void: a signing key has been made, or is withdrawn."""
         for subject in subjects:
             if subject.startswith(SIGNER):
-                self._keys.pop(subject.removeprefix(SIGNER), None)
-                self.doubt()
+                key_id = subject.removeprefix(SIGNER)
+                self._keys.pop(key_id, None)
+                if self.current is not None and self.current.id == key_id:
+                    self.current = None
+                self._read_again()
 
     def doubt(self) -> None:
-        """Something may have changed: the keys are to be read again."""
+        """Anything may have changed: nothing is signed until the keys have been read again."""
+        self.current = None
+        self._read_again()
+
+    def _read_again(self) -> None:
         self._told += 1
         self._settled.clear()
         self.news.set()
@@ -93,10 +103,11 @@ class Signers:
         self.news.clear()
         return self._told
 
-    def take(self, keys: Mapping[str, bytes], begun: int) -> None:
-        """What has been read: the keys (32 bytes each) by id."""
+    def take(self, keys: Mapping[str, bytes], begun: int, current: SigningKey | None = None) -> None:
+        """What has been read: the keys (32 bytes each) by id, and the one that signs, where it can be used."""
         if begun < self._told and self._taken:
             return  # one of them may have been withdrawn meanwhile
+        self.current = current
         self._keys = {key_id: Ed25519PublicKey.from_public_bytes(raw) for key_id, raw in keys.items()}
         self._taken = begun
         if begun == self._told:
@@ -106,13 +117,17 @@ class Signers:
         """The key of this id. Raises Outage where it cannot be told."""
         key = self._keys.get(signer_id)
         if key is None and not self._settled.is_set():
-            try:
-                async with asyncio.timeout(SETTLE_SECONDS):
-                    await self._settled.wait()
-            except TimeoutError:
-                raise Outage("the signing keys have changed and cannot be read") from None
+            await self.settled()
             key = self._keys.get(signer_id)
         return key
+
+    async def settled(self) -> None:
+        """Return once the keys have been read that were told of. Raises Outage where they cannot be."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._settled.wait()
+        except TimeoutError:
+            raise Outage("the signing keys have changed and cannot be read") from None
 
     def shown(self) -> dict[str, Any]:
         """The JWKS. Raises Outage where it is not known."""

@@ -84,6 +84,10 @@ def authorize(principal: Principal, access: Access) -> Refusal | None:
         missing = sorted(access.features - principal.features)
         return Refusal(Reason.UPGRADE_REQUIRED, {"missing_features": missing})
     if access.tier > principal.tier:
-        tiers = {"required_tier": access.tier, "current_tier": principal.tier, "plan": principal.plan}
+        tiers: dict[str, object] = {
+            "required_tier": access.tier,
+            "current_tier": principal.tier,
+            "plan": principal.plan,
+        }
         return Refusal(Reason.UPGRADE_REQUIRED, tiers)
     return None

@@ -133,6 +133,10 @@ class View:
         """
         return database_epoch + self._database_offset
 
+    def to_database(self, monotonic: float) -> float:
+        """A moment of this node's monotonic clock in database time: never early, late by at most one poll's way."""
+        return monotonic - self._database_offset
+
     # -- polls of Postgres
 
     def ask(self) -> Question:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.auth.signing import SealBroken, Sealer
+from gateway.auth.signing import SealBroken, Sealer, SigningKey
 from gateway.auth.tokens import Signers
 from gateway.consistency.background import Background, woken
 from gateway.control import moments
@@ -91,12 +91,16 @@ class SigningKeys:
 
     def _is_tended(self, rows: Rows) -> bool:
         by_state = {row.state: row for row in rows}
-        current = by_state.get("current")
-        if current is not None:
-            assert current.sealed_key is not None
-            self._sealer.open(current.id, current.sealed_key)
-        is_young = current is not None and current.age_seconds < self._rotate_after_seconds
+        is_young = self.opened(rows) is not None and by_state["current"].age_seconds < self._rotate_after_seconds
         return is_young and "next" in by_state
+
+    def opened(self, rows: Rows) -> SigningKey | None:
+        """The one of these that signs, to sign by; None where none does. Raises SealBroken."""
+        current = next((row for row in rows if row.state == "current"), None)
+        if current is None:
+            return None
+        assert current.sealed_key is not None
+        return SigningKey(current.id, self._sealer.open(current.id, current.sealed_key))
 
     async def rotate(self) -> Rows:
         """Let the next key sign from now on. The present one is believed until all it has signed has ended."""
@@ -211,7 +215,12 @@ class SignerKeeper:
     async def _read(self) -> None:
         begun = self._signers.begin()
         rows = await self._keys.list()
-        self._signers.take({row.id: row.public_key for row in rows if row.state != "retired"}, begun)
+        try:
+            current = self._keys.opened(rows)
+        except SealBroken as error:
+            log.error("signing_key_sealed_otherwise", error=str(error))
+            current = None
+        self._signers.take({row.id: row.public_key for row in rows if row.state != "retired"}, begun, current)
 
 
 def shown(row: SigningKeyRow) -> dict[str, Any]:

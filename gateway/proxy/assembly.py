@@ -2,11 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.auth.assertions import Asserter
 from gateway.auth.principal import IdentityNames
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
@@ -124,9 +125,14 @@ def response_table(settings: Settings) -> HeaderTable:
 
 
 def upstreams_of(
-    settings: Settings, table: HeaderTable, clock: Clock, metrics: Metrics, resolve: Resolve = system_resolver
+    settings: Settings,
+    table: HeaderTable,
+    clock: Clock,
+    metrics: Metrics,
+    asserters: Mapping[str, Asserter],
+    resolve: Resolve = system_resolver,
 ) -> Upstreams:
-    """The configured upstreams. Raises CertificateUnusable."""
+    """The configured upstreams; `asserters` by name, of those that ask for one. Raises CertificateUnusable."""
     by_name: dict[str, Upstream] = {}
     watches: list[HealthChecks | WatchedName] = []
     for name, configured in settings.upstreams.items():
@@ -145,6 +151,7 @@ def upstreams_of(
             idle_seconds=configured.timeouts.idle,
             observe=metrics.upstream_seconds.of(name).observe,
             monotonic=clock.monotonic,
+            asserter=asserters.get(name),
         )
         if configured.health is not None:
             watches.append(HealthChecks(upstream, _health_check(configured.health), targets, tls))

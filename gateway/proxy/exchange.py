@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from gateway.auth.admission import Admitted
+from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
@@ -186,6 +187,10 @@ class Exchange:
             raise PayloadTooLarge("Content-Length is over the route's limit")
         self._admitted = decision
         self._upstream = upstream = self._services.upstreams[match.route.upstream]
+        asserter = upstream.asserter
+        if asserter is not None and asserter.signers.current is None and decision.principal is not None:
+            self._task = asyncio.create_task(self._wait_for_signer(asserter, decision))
+            return
         if upstream.has_retries:
             upstream.earn_retry()
         target = upstream.only
@@ -202,6 +207,16 @@ class Exchange:
             self._task = asyncio.create_task(self._connect(target))
         else:
             self._send(connection)
+
+    async def _wait_for_signer(self, asserter: Asserter, decision: Admitted) -> None:
+        """Go on once the key is known by which the upstream can be told who calls; for want of it, with a 503."""
+        try:
+            await asserter.settled()
+            self._decided(decision)
+        except GatewayError as error:
+            self._answer_error(error)
+        except Exception:
+            self._answer_unforeseen()
 
     # -- forwarding
 
@@ -245,6 +260,15 @@ class Exchange:
         request = self._request
         if request.fields.upgrade:
             self._handshake = handshake(request, self._match.route.upgrades)
+        self._sent_at = now = self._services.monotonic()
+        asserter, principal = self._upstream.asserter, self._admitted.principal
+        assertion = b""
+        if asserter is not None and principal is not None:
+            try:
+                assertion = asserter.line(principal, now)
+            except Outage:  # the key that signs was withdrawn while a connection was made
+                self._target.give_back(connection, now)
+                raise
         head = request_head(
             request,
             self._match.target,
@@ -253,11 +277,11 @@ class Exchange:
             self._client.edge,
             self._request_id_line,
             b"" if self._handshake is None else self._handshake.upgrade,
+            assertion,
         )
         self._connection = connection
         self._stage = Stage.WAITING
-        self._sent_at = now = self._services.monotonic()
-        principal, last_used = self._admitted.principal, self._services.last_used
+        last_used = self._services.last_used
         if principal is not None and now >= last_used.due_at.get(principal.key_id, 0.0):
             last_used.note(principal.key_id, now)
         connection.start(self, head)

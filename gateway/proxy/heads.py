@@ -22,11 +22,13 @@ def request_head(
     edge: Edge,
     request_id_line: bytes,
     upgrade: bytes = b"",
+    assertion: bytes = b"",
 ) -> bytes:
     """The head of the request to the upstream. Takes the permission; there is no other way to make one. Hot.
 
-    `upgrade` is the protocol to switch to, where the route allows it. Reserved names, hop-by-hop fields and the
-    credential are not among the kept lines: the reader left them out.
+    `upgrade` is the protocol to switch to, where the route allows it; `assertion` the signed line about the caller, for
+    an upstream that asks for one. Reserved names, hop-by-hop fields and the credential are not among the kept lines:
+    the reader left them out.
     """
     fields, principal = request.fields, admitted.principal
     return b"".join(
@@ -38,6 +40,7 @@ def request_head(
             host_line,
             request.kept,
             b"" if principal is None else principal.identity,
+            assertion,
             edge.forwarded_lines(fields.forwarded, request.host),
             request_id_line,
             b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",

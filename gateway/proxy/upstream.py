@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 
+from gateway.auth.assertions import Asserter
 from gateway.errors import GatewayError
 from gateway.proxy.balance import Balance, balancer
 from gateway.proxy.errors import UpstreamUnavailable
@@ -21,7 +22,8 @@ RETRY_BURST: Final = 10.0
 class Upstream:
     """A named service. Times are seconds; `observe` takes each response time; `attempts` counts the first try.
 
-    `idle_seconds` is how long a connection is kept between two requests.
+    `idle_seconds` is how long a connection is kept between two requests; `asserter` signs for it who is calling, where
+    it asks for that.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class Upstream:
         idle_seconds: float,
         observe: Callable[[float], None],
         monotonic: Callable[[], float],
+        asserter: Asserter | None = None,
     ) -> None:
         self.name = name
+        self.asserter = asserter
         self.targets = targets
         self.connect_seconds = connect_seconds
         self.idle_seconds = idle_seconds

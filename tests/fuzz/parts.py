@@ -152,7 +152,7 @@ class Engine:
         self.services = Services(
             router=router(),
             admission=witness,
-            upstreams=upstreams_of(settings(), response_fields(), world.clock, world.metrics).by_name,
+            upstreams=upstreams_of(settings(), response_fields(), world.clock, world.metrics, {}).by_name,
             tally=Tally(world.metrics),
             monotonic=world.clock.monotonic,
             body_seconds=settings().client.body_timeout_seconds,

@@ -173,6 +173,11 @@ plans: {}
             id="tokens",
         ),
         pytest.param(
+            "upstreams: {u: {targets: ['http://h'], assertion: true}}",
+            ["3: upstreams.u.assertion: needs keys to sign by, and there are none"],
+            id="assertion",
+        ),
+        pytest.param(
             f"tokens: {{issuer: i, audience: a b, sealing_key: {'x' * 31}, default_seconds: 2592001}}",
             [
                 "3: tokens.audience: is not the name of an issuer or an audience",
