@@ -32,6 +32,13 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"name": "plain", "paths": ["/plain"], "upstream": "plain"},
     {"name": "maybe", "paths": ["/maybe"], "upstream": "orders", "auth": "optional"},
     {"name": "public", "paths": ["/public"], "upstream": "orders", "auth": "none"},
+    {
+        "name": "reports",
+        "paths": ["/reports"],
+        "upstream": "orders",
+        "tokens": True,
+        "require": {"scopes": ["reports:read"]},
+    },
 ]
 
 
@@ -160,10 +167,10 @@ async def test_both_secrets_of_a_key_are_one_caller(stage: Stage) -> None:
 
 async def test_a_token_says_so(stage: Stage) -> None:
     """What is told of a token's bearer are the token's scopes, and that it is one."""
-    key = await stage.world.key(scopes=["orders:read", "a"])
-    token = await stage.token(key, scopes=["a"])
-    claims = await stage.verified(await stage.world.ask(1, token))
-    assert (claims["kind"], claims["scopes"], claims["key"]) == ("token", ["a"], key.id)
+    key = await stage.world.key(scopes=["orders:read", "reports:read"])
+    token = await stage.token(key, scopes=["reports:read"])
+    claims = await stage.verified(await stage.world.ask(1, token, "/reports"))
+    assert (claims["kind"], claims["scopes"], claims["key"]) == ("token", ["reports:read"], key.id)
 
 
 @pytest.mark.parametrize("name", ["X-Identity-Assertion", "x_identity_assertion", "X-IDENTITY_ASSERTION"])
