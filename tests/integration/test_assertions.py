@@ -33,8 +33,8 @@ ROUTES: Final[list[dict[str, Any]]] = [
     {"name": "maybe", "paths": ["/maybe"], "upstream": "orders", "auth": "optional"},
     {"name": "public", "paths": ["/public"], "upstream": "orders", "auth": "none"},
     {
-        "name": "reports",
-        "paths": ["/reports"],
+        "name": "sales",
+        "paths": ["/sales"],
         "upstream": "orders",
         "tokens": True,
         "require": {"scopes": ["reports:read"]},
@@ -169,7 +169,7 @@ async def test_a_token_says_so(stage: Stage) -> None:
     """What is told of a token's bearer are the token's scopes, and that it is one."""
     key = await stage.world.key(scopes=["orders:read", "reports:read"])
     token = await stage.token(key, scopes=["reports:read"])
-    claims = await stage.verified(await stage.world.ask(1, token, "/reports"))
+    claims = await stage.verified(await stage.world.ask(1, token, "/sales"))
     assert (claims["kind"], claims["scopes"], claims["key"]) == ("token", ["reports:read"], key.id)
 
 
