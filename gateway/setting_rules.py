@@ -4,6 +4,7 @@ They are checked on a tree that may be wrong in other ways as well, so that all 
 not the expected form is passed over here, since its own shape is reported elsewhere. Must not know: the models.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
-from gateway.setting_values import Address, read_address, read_target
+from gateway.setting_values import OUTAGE_SECONDS, REFRESH_SECONDS, Address, read_address, read_target
 
 Place = tuple[str | int, ...]
 _T = TypeVar("_T")
@@ -47,6 +48,7 @@ def broken_rules(settings: object, is_written: Callable[[Place], bool] = lambda 
     yield from _listeners(settings, is_written)
     yield from _peppers(settings)
     yield from _proxies(settings)
+    yield from _provider(settings, is_written)
     yield from _credentials(settings)
     yield from _headers(settings, is_written)
     yield from _upstreams(settings)
@@ -125,6 +127,35 @@ def _proxies(settings: object) -> Iterator[BrokenRule]:
             ("listen", "proxy_protocol"),
             "believes nobody while trusted_proxies is empty",
             "List the proxies that send it in trusted_proxies.",
+        )
+
+
+def _seconds(holder: object, name: str, default: float) -> float:
+    """A number of the file, or a text that is one; what is neither compares with nothing."""
+    value = _get(holder, name)
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _provider(settings: object, is_written: Callable[[Place], bool]) -> Iterator[BrokenRule]:
+    oidc = _get(settings, "oidc")
+    issuer = _get(oidc, "issuer")
+    if isinstance(issuer, str) and issuer == _get(_get(settings, "tokens"), "issuer"):
+        yield BrokenRule(
+            ("oidc", "issuer"),
+            "is tokens.issuer too: tokens of keys would sign users in",
+            "Name the provider where users sign in.",
+        )
+    if _seconds(oidc, "outage_seconds", OUTAGE_SECONDS) < _seconds(oidc, "refresh_seconds", REFRESH_SECONDS):
+        name = "outage_seconds" if is_written(("oidc", "outage_seconds")) else "refresh_seconds"
+        yield BrokenRule(
+            ("oidc", name),
+            "lets keys lapse before they are read again",
+            "Make outage_seconds at least refresh_seconds.",
         )
 
 

@@ -25,13 +25,23 @@ NUMBER_MAXIMUM = 2**53 - 1
 # The longest life of a token. Signing keys are believed for as long after they have signed for the last time.
 TOKEN_SECONDS_MAXIMUM = 30 * 86400
 
+# How often a provider's keys are read, and for how long they are believed while they cannot be.
+REFRESH_SECONDS = 300
+OUTAGE_SECONDS = 3600
+
 # The gateway's own endpoints on the public listener; a route below this path could never be reached.
 OWN_PATH = "/.ostiary"
+
+# Hosts that plain HTTP reaches without a network between.
+THIS_MACHINE = frozenset({"127.0.0.1", "[::1]", "localhost"})
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])"
 _ADDRESS = re.compile(rf"(?P<host>{_HOST}):(?P<port>[0-9]{{1,5}})")
 _TARGET = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?/?")
+_PROVIDER_URL = re.compile(
+    rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?:/[A-Za-z0-9/._~!$&'()*+,;=:%-]*)?"
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -173,6 +183,18 @@ def _check_route_path(path: str) -> str:
     if path == OWN_PATH or path.startswith(OWN_PATH + "/"):
         raise wrong("belongs to the gateway's own endpoints", f"Choose a path outside {OWN_PATH}.")
     return path
+
+
+def check_provider_url(url: str) -> str:
+    """Return `url` if a provider's keys may be fetched by it; raise a mistake otherwise."""
+    if "@" in url:
+        raise wrong("carries a user name or a password", "Leave out what stands before the @.")
+    found = _PROVIDER_URL.fullmatch(url)
+    if found is None or not _is_host(found["host"]) or int(found["port"] or 1) not in range(1, 65536):
+        raise wrong("is not the URL of a provider", 'Write "https://host/path", without a query or a fragment.')
+    if found["scheme"] == "http" and found["host"] not in THIS_MACHINE:
+        raise wrong("is plain HTTP, by which anybody between can give keys of their own", "Use https.")
+    return url
 
 
 def _refuse_flag(value: object) -> object:
@@ -326,6 +348,26 @@ Party = Annotated[
         "the name of an issuer or an audience",
         "Write a URL or a name of up to 256 visible ASCII characters.",
     ),
+]
+ProviderUrl = Annotated[str, AfterValidator(check_provider_url)]
+ClaimName = Annotated[
+    str,
+    Shape(
+        r"[\x21-\x7e]{1,256}",
+        "the name of a claim",
+        "Write its name, or the way to it with dots, such as realm_access.roles.",
+    ),
+]
+ProviderName = Annotated[
+    str,
+    Shape(
+        r"[^\x00-\x1f\x7f]{1,256}",
+        "the name of a role or a group",
+        "Write it as the provider does, in up to 256 characters.",
+    ),
+]
+KeyScope = Annotated[
+    str, Shape(r"[A-Za-z0-9:._*-]{1,64}", "a scope", "Use 1 to 64 letters, digits and the signs : . _ * - alone.")
 ]
 Method = Annotated[
     str,

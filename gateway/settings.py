@@ -14,6 +14,9 @@ from gateway.setting_values import Address, Target
 
 __all__ = ["Address", "Settings", "Target"]
 
+AdminRole = Literal["tenant-admin", "auditor"]
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
@@ -113,6 +116,53 @@ class TokenSettings(_Model):
     """How long a signing key signs before the next one does."""
     leeway_seconds: values.NoSeconds = 0
     """How long beyond its end a token is still accepted."""
+
+
+class OidcClaims(_Model):
+    """Where an access token says what. A name, or the way to it with dots: `realm_access.roles`."""
+
+    user_id: values.ClaimName = "sub"
+    """The id of the user, as `PUT /v1/users/{id}` has it."""
+    tenant_id: values.ClaimName | None = None
+    """The id of the tenant, which must be that of the user. Null: the token names none."""
+    roles: values.ClaimName = "roles"
+    """A list of roles."""
+    groups: values.ClaimName = "groups"
+    """A list of groups."""
+
+
+class OidcAdminRoles(_Model):
+    """Whom the management API takes for an administrator of their own tenant: by role or by group, one is enough."""
+
+    roles: dict[values.ProviderName, AdminRole] = {}
+    """`tenant-admin` or `auditor`, by the name of a role."""
+    groups: dict[values.ProviderName, AdminRole] = {}
+    """`tenant-admin` or `auditor`, by the name of a group."""
+
+
+class OidcSettings(_Model):
+    """Users who sign in at an OpenID provider, and call the management API with its access tokens."""
+
+    issuer: values.ProviderUrl
+    """The provider: `iss` of its tokens, to the letter."""
+    audience: values.Party
+    """What the provider calls this API (`aud` of its access tokens); not a client's id, which ID tokens have."""
+    jwks_url: values.ProviderUrl | None = None
+    """Where its public keys are. Null means where its `/.well-known/openid-configuration` says."""
+    algorithms: tuple[SigningAlgorithm, ...] = Field(default=("RS256", "ES256"), min_length=1)
+    """The signatures that are accepted: RS, PS and ES with 256, 384 and 512, and EdDSA."""
+    claims: OidcClaims = OidcClaims()
+    """Where a token says what."""
+    admin_roles: OidcAdminRoles = OidcAdminRoles()
+    """Who administrates their tenant."""
+    key_scopes: tuple[values.KeyScope, ...] = ()
+    """The scopes that users may give to keys that they make themselves."""
+    leeway_seconds: values.NoSeconds = 30
+    """How far the provider's clock may be off."""
+    refresh_seconds: values.Seconds = values.REFRESH_SECONDS
+    """How often its public keys are read again. One that it withdraws is believed for as long, if it can be asked."""
+    outage_seconds: values.Seconds = values.OUTAGE_SECONDS
+    """For how long they are believed while they cannot be read again. Then users get 503."""
 
 
 class CredentialPlace(_Model):
@@ -347,6 +397,8 @@ class Settings(_Model):
     """How long answers about keys are kept."""
     tokens: TokenSettings | None = None
     """Short-lived access tokens. Null means that there are none."""
+    oidc: OidcSettings | None = None
+    """Users who sign in at an OpenID provider. Null means that nobody does."""
     credentials: tuple[CredentialPlace, ...] = Field(
         default=(CredentialPlace(header="Authorization"), CredentialPlace(header="X-Api-Key")), min_length=1
     )

@@ -187,6 +187,59 @@ plans: {}
             id="bad-tokens",
         ),
         pytest.param(
+            "oidc: {issuer: 'http://login.example.com', audience: a b, jwks_url: 'https://u:p@h', algorithms: [RS256, HS256],"
+            " claims: {sub: x, roles: ''}, admin_roles: {roles: {boss: operator}, groups: {'': auditor}},"
+            " key_scopes: [a b], leeway_seconds: -1, refresh_seconds: 0, jwks: x}",
+            [
+                "3: oidc.issuer: is plain HTTP, by which anybody between can give keys of their own",
+                "3: oidc.audience: is not the name of an issuer or an audience",
+                "3: oidc.jwks_url: carries a user name or a password",
+                "3: oidc.algorithms[1]: is none of the known values",
+                "3: oidc.claims.roles: is not the name of a claim",
+                "3: oidc.claims.sub: is not a known setting",
+                "3: oidc.admin_roles.roles.boss: is none of the known values",
+                '3: oidc.admin_roles.groups[""]: is not the name of a role or a group',
+                "3: oidc.key_scopes[0]: is not a scope",
+                "3: oidc.leeway_seconds: is not above zero",
+                "3: oidc.refresh_seconds: is not above zero",
+                "3: oidc.jwks: is not a known setting",
+            ],
+            id="bad-oidc",
+        ),
+        pytest.param("oidc: {issuer: 'https://h'}", ["3: oidc.audience: is missing"], id="oidc-without-audience"),
+        pytest.param(
+            "oidc: {issuer: 'https://h', audience: a, algorithms: []}",
+            ["3: oidc.algorithms: is empty"],
+            id="oidc-without-algorithms",
+        ),
+        pytest.param("oidc: {issuer: 'http://localhost:8090/realm', audience: a}", [], id="oidc-on-this-machine"),
+        pytest.param(
+            "oidc: {issuer: 'https://h/?a', audience: a, jwks_url: 'ftp://h'}",
+            ["3: oidc.issuer: is not the URL of a provider", "3: oidc.jwks_url: is not the URL of a provider"],
+            id="oidc-urls",
+        ),
+        pytest.param(
+            "oidc: {issuer: 'https://h:0', audience: a, jwks_url: 'https://h:99999'}",
+            ["3: oidc.issuer: is not the URL of a provider", "3: oidc.jwks_url: is not the URL of a provider"],
+            id="oidc-ports",
+        ),
+        pytest.param(
+            "oidc: {issuer: 'https://h', audience: a, outage_seconds: '299'}",
+            ["3: oidc.outage_seconds: lets keys lapse before they are read again"],
+            id="oidc-short-outage",
+        ),
+        pytest.param(
+            "oidc: {issuer: 'https://h', audience: a, refresh_seconds: 3601}",
+            ["3: oidc.refresh_seconds: lets keys lapse before they are read again"],
+            id="oidc-long-refresh",
+        ),
+        pytest.param(
+            f"tokens: {{issuer: 'https://h', audience: a, sealing_key: {'x' * 32}}}\n"
+            "oidc: {issuer: 'https://h', audience: a}",
+            ["4: oidc.issuer: is tokens.issuer too: tokens of keys would sign users in"],
+            id="oidc-is-this-gateway",
+        ),
+        pytest.param(
             "upstreams: {u: {targets: ['http://h', 'http://h:80/']}}",
             ["3: upstreams.u.targets[1]: is listed twice"],
             id="target-twice",
