@@ -53,14 +53,16 @@ class Role(StrEnum):
 class Administrator:
     """Who is calling. `tenant_id` is the only tenant that exists for them, or None for all.
 
-    `origin` goes on record. `once` is there where the request has an Idempotency-Key.
+    `origin` goes on record. `once` is there where the request has an Idempotency-Key. Users who look after their own
+    keys have no role, and `user_id` is then the only user whose keys exist for them. `token_id` tells callers apart.
     """
 
     token_id: str
-    role: Role
+    role: Role | None
     tenant_id: str | None
     origin: Origin
     once: Once | None = None
+    user_id: str | None = None
 
 
 async def still_stands(connection: Connection, caller: Administrator) -> bool:

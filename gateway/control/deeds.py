@@ -19,7 +19,7 @@ BY_TOKEN: Final = "admin_token"  # noqa: S105  # the kind of who calls with one
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who does something, from which address, in which request. `kind` is `admin_token`, `command` or `node`."""
+    """Who does something, whence, in which request. `kind` is `admin_token`, `user`, `command` or `node`."""
 
     kind: str
     id: str

@@ -124,7 +124,7 @@ class Issuance:
         material: _Material,
     ) -> KeyRow:
         owner = await sql.lock_owner(connection, wanted.user_id, caller.tenant_id)
-        if owner is None:
+        if owner is None or caller.user_id not in (None, wanted.user_id):
             raise NotFound(f"no user {wanted.user_id!r} in sight")
         if wanted.kind == "user":
             if not owner.has_api_access:

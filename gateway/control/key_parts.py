@@ -7,7 +7,7 @@ from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.control import moments
 from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.mutations import Mutations
-from gateway.control.problems import Forbidden
+from gateway.control.problems import Forbidden, NotFound
 from gateway.settings import KeySettings
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.keys import KeyRow
@@ -39,6 +39,13 @@ def check_kind(key: KeyRow, caller: Administrator) -> None:
     """Raise Forbidden where the caller may not widen or renew the key: an operator key skips entitlement (R013)."""
     if key.kind == "operator" and caller.role is not Role.OPERATOR:
         raise Forbidden("operator keys are renewed by operators")
+
+
+def own(key: KeyRow | None, caller: Administrator, key_id: str) -> KeyRow:
+    """The key that was found for the caller, who may be a user: then it must be theirs. Raises NotFound (R220)."""
+    if key is None or caller.user_id not in (None, key.user_id):
+        raise NotFound(f"no key {key_id!r} in sight")
+    return key
 
 
 def shown_key(key: KeyRow) -> dict[str, Any]:

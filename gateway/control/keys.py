@@ -1,6 +1,6 @@
 """Keys once they exist: listed, changed, rotated and revoked. Must not know: HTTP. API and commands stand on it.
 
-Whoever calls is an `Administrator`; another tenant's key does not exist for them (R272).
+Whoever calls is an `Administrator`; another tenant's key does not exist for them (R272), nor another user's for a user.
 """
 
 from gateway.auth.secrets import sha256_digest
@@ -11,9 +11,9 @@ from gateway.control.deeds import Answer, Deed
 from gateway.control.ids import new_id
 from gateway.control.issuance import Issuance, OverLimit, check_future, check_limit, revoke_deed
 from gateway.control.key_operations import Operation, counted
-from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, shown_key
+from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, own, shown_key
 from gateway.control.mutations import Judge, answer_of
-from gateway.control.problems import NotFound, Problem
+from gateway.control.problems import Problem
 from gateway.stores.postgres import keys as sql
 from gateway.stores.postgres import retired_secrets
 from gateway.stores.postgres.connection import Connection
@@ -56,7 +56,7 @@ class Keys:
         row = await self._parts.postgres.run(
             lambda c: sql.find(c, key_id, caller.tenant_id), seconds=READ_SECONDS, is_read=True
         )
-        return _found(row, key_id)
+        return own(row, caller, key_id)
 
     async def page(
         self,
@@ -71,11 +71,13 @@ class Keys:
         """Up to `limit` keys after the id `after`, oldest first, among those that the caller may see (R219)."""
         if caller.tenant_id is not None and tenant_id not in (None, caller.tenant_id):
             return []
+        if caller.user_id is not None and user_id not in (None, caller.user_id):
+            return []
         return await self._parts.postgres.run(
             lambda c: sql.page(
                 c,
                 tenant_id=caller.tenant_id or tenant_id,
-                user_id=user_id,
+                user_id=caller.user_id or user_id,
                 status=status,
                 after=after,
                 limit=limit,
@@ -104,7 +106,7 @@ class Keys:
         self, connection: Connection, judge: Judge, caller: Administrator, before: KeyRow, change: KeyChange
     ) -> Deed:
         owner = await sql.lock_owner(connection, before.user_id, caller.tenant_id)
-        key = _found(await sql.lock(connection, before.id, caller.tenant_id), before.id)
+        key = own(await sql.lock(connection, before.id, caller.tenant_id), caller, before.id)
         assert owner is not None, "a key has an owner"
         check_kind(key, caller)
         if key.status == "revoked":
@@ -134,7 +136,7 @@ class Keys:
         grace = self._parts.settings.grace_seconds if grace_seconds is None else grace_seconds
 
         async def work(connection: Connection) -> Deed:
-            key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
+            key = own(await sql.lock(connection, key_id, caller.tenant_id), caller, key_id)
             check_kind(key, caller)
             if key.status == "revoked":
                 raise KeyRevoked(key_id)
@@ -150,7 +152,7 @@ class Keys:
                 prefix=secret_format.display_prefix(secret),
                 grace_seconds=grace,
             )
-            shown = shown_key(_found(await sql.find(connection, key_id, None), key_id))
+            shown = shown_key(own(await sql.find(connection, key_id, None), caller, key_id))
             window = {"id": retired.id, "expires_at": moments.text(retired.expires_at)}
             after = {**shown, "retired_secret": window}
             body = {**shown, "secret": secret, "retired_secret": window}
@@ -170,7 +172,7 @@ class Keys:
         target = f"key:{key_id}"
 
         async def work(connection: Connection) -> Deed:
-            key = _found(await sql.lock(connection, key_id, caller.tenant_id), key_id)
+            key = own(await sql.lock(connection, key_id, caller.tenant_id), caller, key_id)
             if key.status == "revoked":
                 raise AlreadyRevoked(key_id)
             return revoke_deed(key, await sql.revoke(connection, key_id, reason), reason)
@@ -183,9 +185,3 @@ class Keys:
                 if propagation is None:
                     raise
                 return answer_of(200, shown_key(await self.find(caller, key_id)), propagation)
-
-
-def _found(row: KeyRow | None, key_id: str) -> KeyRow:
-    if row is None:
-        raise NotFound(f"no key {key_id!r} in sight")
-    return row

@@ -16,7 +16,7 @@ MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def replaying(postgres: Postgres, mutations: Mutations) -> Middleware:
-    """The middleware that reads Idempotency-Key, which is one administrator's, for one method and path."""
+    """The middleware that reads Idempotency-Key, which is one caller's, for one method and path."""
 
     @web.middleware
     async def replay(request: web.Request, handler: Handler) -> web.StreamResponse:

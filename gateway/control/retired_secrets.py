@@ -6,7 +6,7 @@ from gateway.control import moments
 from gateway.control.admin_tokens import Administrator
 from gateway.control.deeds import Answer, Deed
 from gateway.control.key_operations import Operation, counted
-from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, shown_retired
+from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, own, shown_retired
 from gateway.control.keys import KeyRevoked
 from gateway.control.mutations import Judge
 from gateway.control.problems import NotFound
@@ -27,8 +27,7 @@ class RetiredSecrets:
         """Up to `limit` retired secrets of the key after the id `after`, oldest first."""
 
         async def work(connection: Connection) -> list[RetiredSecretRow]:
-            if await keys.find(connection, key_id, caller.tenant_id) is None:
-                raise NotFound(f"no key {key_id!r} in sight")
+            own(await keys.find(connection, key_id, caller.tenant_id), caller, key_id)
             return await sql.page(connection, key_id, after=after, limit=limit)
 
         return await self._parts.postgres.run(work, seconds=READ_SECONDS, is_read=True)
@@ -45,9 +44,9 @@ class RetiredSecrets:
             seen = await sql.find(connection, secret_id, caller.tenant_id)
             if seen is None:
                 raise NotFound(f"no retired secret {secret_id!r} in sight")
-            key = await keys.lock(connection, seen.key_id, caller.tenant_id)
+            key = own(await keys.lock(connection, seen.key_id, caller.tenant_id), caller, seen.key_id)
             secret = await sql.lock(connection, secret_id)
-            if key is None or secret is None:
+            if secret is None:
                 raise NotFound(f"{secret_id!r} was deleted meanwhile")
             check_kind(key, caller)
             if key.status == "revoked":

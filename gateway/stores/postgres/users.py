@@ -52,6 +52,27 @@ class EntitlementRow:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the database knows, at `now` (seconds since the epoch), of somebody who says to be a user."""
+
+    user: UserRow | None
+    is_tenant_active: bool
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveEntitlement:
+    """What a user has: the plan with the entitlement laid over it. `has_api_access` is what admission asks (R211)."""
+
+    plan: str
+    tier: int
+    features: dict[str, Any]
+    limits: dict[str, int]
+    valid_until: datetime | None
+    has_api_access: bool
+
+
 def _user(row: asyncpg.Record) -> UserRow:
     return UserRow(
         row["id"],
@@ -85,6 +106,19 @@ async def lock(connection: Connection, user_id: str) -> UserRow | None:
     """The user of this id, in whatever tenant, its row locked until the transaction ends."""
     row = await connection.fetchrow("SELECT * FROM users WHERE id = $1 FOR UPDATE", user_id)
     return None if row is None else _user(row)
+
+
+async def standing(connection: Connection, user_id: str) -> Standing:
+    """How the user of this id stands; there may be none."""
+    row = await connection.fetchrow(
+        "SELECT u.*, coalesce(t.status = 'active', false) AS is_tenant_active,"
+        " extract(epoch FROM now())::float8 AS asked_at"
+        " FROM (VALUES (1)) AS one LEFT JOIN users u ON u.id = $1 LEFT JOIN tenants t ON t.id = u.tenant_id",
+        user_id,
+    )
+    assert row is not None
+    user = None if row["id"] is None else _user(row)
+    return Standing(user, row["is_tenant_active"], row["asked_at"])
 
 
 async def page(connection: Connection, *, tenant_id: str | None, after: str, limit: int) -> list[UserRow]:
@@ -143,6 +177,27 @@ async def entitlement(connection: Connection, user_id: str) -> EntitlementRow | 
         user_id,
     )
     return None if row is None else _entitlement(row)
+
+
+async def effective_entitlement(connection: Connection, user_id: str) -> EffectiveEntitlement | None:
+    """What the user has now; None without an entitlement."""
+    row = await connection.fetchrow(
+        "SELECT e.plan, p.tier, (p.features || e.features)::text AS features, (p.limits || e.limits)::text AS limits,"
+        " e.valid_until, coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb"
+        "   AND (e.valid_until IS NULL OR e.valid_until > now()), false) AS has_api_access"
+        " FROM entitlements e JOIN plans p ON p.name = e.plan WHERE e.user_id = $1",
+        user_id,
+    )
+    if row is None:
+        return None
+    return EffectiveEntitlement(
+        row["plan"],
+        row["tier"],
+        json.loads(row["features"]),
+        json.loads(row["limits"]),
+        row["valid_until"],
+        row["has_api_access"],
+    )
 
 
 async def put_entitlement(
