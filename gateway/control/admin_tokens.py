@@ -67,6 +67,7 @@ class Administrator:
 
 async def still_stands(connection: Connection, caller: Administrator) -> bool:
     """Whether the token that was recognised a moment ago still says the same; it does until the transaction ends."""
+    assert caller.role is not None, "whoever calls with a token has its role"
     return await sql.hold(connection, caller.token_id, caller.role, caller.tenant_id)
 
 

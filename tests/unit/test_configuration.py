@@ -187,7 +187,8 @@ plans: {}
             id="bad-tokens",
         ),
         pytest.param(
-            "oidc: {issuer: 'http://login.example.com', audience: a b, jwks_url: 'https://u:p@h', algorithms: [RS256, HS256],"
+            "oidc: {issuer: 'http://login.example.com', audience: a b, jwks_url: 'https://u:p@h',"
+            " algorithms: [RS256, HS256],"
             " claims: {sub: x, roles: ''}, admin_roles: {roles: {boss: operator}, groups: {'': auditor}},"
             " key_scopes: [a b], leeway_seconds: -1, refresh_seconds: 0, jwks: x}",
             [
