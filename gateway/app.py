@@ -36,6 +36,8 @@ from gateway.control.api import build_api
 from gateway.control.deeds import Origin
 from gateway.control.idempotency import Purge
 from gateway.control.mutations import Mutations
+from gateway.control.people import People
+from gateway.control.provider import ProviderKeys
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
@@ -220,6 +222,8 @@ class Gateway:
             peppers=peppers,
             keys=keys,
             metrics=metrics,
+            people=await self._open_people(postgres),
+            key_scopes=() if settings.oidc is None else settings.oidc.key_scopes,
         )
         purge = Purge(postgres)
         await purge.start()
@@ -297,6 +301,16 @@ class Gateway:
             for name, upstream in settings.upstreams.items()
             if upstream.assertion
         }
+
+    async def _open_people(self, postgres: Postgres) -> People | None:
+        """Whom a provider signs in; none where none is configured. It is not waited for."""
+        configured = self._settings.oidc
+        if configured is None:
+            return None
+        keys = ProviderKeys(configured, clock=self._clock, metrics=self.metrics)
+        await keys.start()
+        self._stack.push_async_callback(keys.close)
+        return People(postgres, keys, configured)
 
     # -- the stores
 

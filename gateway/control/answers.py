@@ -97,6 +97,29 @@ class EntitlementChanged(Entitlement, Changed):
     """An entitlement that was given or changed."""
 
 
+class EffectiveEntitlement(Answer):
+    """What a user has, the plan included; `api_access`: whether their keys are admitted, and new ones made."""
+
+    plan: str
+    tier: int
+    features: Features
+    limits: Limits
+    valid_until: datetime | None
+    api_access: bool
+
+
+class Me(Answer):
+    """Who has signed in, and what the provider and the gateway make of them."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    roles: list[str]
+    groups: list[str]
+    admin_role: Literal["tenant-admin", "auditor"] | None
+    entitlement: EffectiveEntitlement | None
+
+
 class Plan(Answer):
     """A plan."""
 

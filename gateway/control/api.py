@@ -1,5 +1,7 @@
 """The management API put together. Each call is declared beside its handler (`calls`)."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from gateway.auth.secrets import Peppers, SecretFormat
@@ -14,9 +16,11 @@ from gateway.control.issuance import Issuance
 from gateway.control.key_calls import KeyCalls
 from gateway.control.key_parts import KeyParts
 from gateway.control.keys import Keys
+from gateway.control.me import MyCalls
 from gateway.control.mutations import Mutations
 from gateway.control.nodes import NodeCalls
 from gateway.control.openapi import OpenApi
+from gateway.control.people import People
 from gateway.control.plans import PlanCalls
 from gateway.control.problems import answer_errors, mark_reply
 from gateway.control.replays import replaying
@@ -42,16 +46,25 @@ def build_api(
     peppers: Peppers,
     keys: KeySettings,
     metrics: Metrics,
+    people: People | None = None,
+    key_scopes: Sequence[str] = (),
 ) -> web.Application:
-    """The application of the admin listener. It owns none of its parts: who gives them closes them."""
+    """The application of the admin listener. It owns none of its parts: who gives them closes them.
+
+    Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves.
+    """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
-    gate = Gate(AdminTokens(postgres))
+    gate = Gate(AdminTokens(postgres), people)
     app = web.Application(
         middlewares=[answer_errors, gate.middleware, replaying(postgres, mutations)], client_max_size=BODY_LIMIT_BYTES
     )
     app.on_response_prepare.append(mark_reply)
-    calls = (*_tenancy(postgres, mutations), *_keys(parts), *_oversight(postgres, revisions, secret_format))
+    calls = (
+        *_tenancy(postgres, mutations),
+        *_keys(parts, key_scopes),
+        *_oversight(postgres, revisions, secret_format),
+    )
     for call in (*calls, *OpenApi(calls).calls()):
         gate.guard(app.router, call)
     return app
@@ -66,10 +79,11 @@ def _tenancy(postgres: Postgres, mutations: Mutations) -> tuple[Call, ...]:
     )
 
 
-def _keys(parts: KeyParts) -> tuple[Call, ...]:
+def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
     issuance = Issuance(parts)
     keys = KeyCalls(issuance, Keys(parts, issuance), RetiredSecrets(parts))
-    return (*keys.calls(), *CacheCalls(parts).calls())
+    mine = MyCalls(parts.postgres, issuance, key_scopes)
+    return (*keys.calls(), *mine.calls(), *keys.personal_calls(), *CacheCalls(parts).calls())
 
 
 def _oversight(postgres: Postgres, revisions: RevisionLog, secret_format: SecretFormat) -> tuple[Call, ...]:

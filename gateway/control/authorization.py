@@ -1,6 +1,7 @@
 """Who may call what, decided before the body is read and before anything is looked up (R124).
 
-Every call names the roles that may make it, or says that anybody may.
+Every call names the roles that may make it, or says that anybody may, or that it is for signed-in users: those take no
+admin token, whatever its role.
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from gateway.control.admin_tokens import Administrator, AdminTokens
+from gateway.auth.tokens import is_token
+from gateway.control.admin_tokens import Administrator, AdminTokens, Role
 from gateway.control.calls import CALL, Call
-from gateway.control.problems import Forbidden, Unauthenticated, request_id_of
+from gateway.control.people import People, Person
+from gateway.control.problems import Forbidden, SignInRequired, Unauthenticated, request_id_of
 
 _ADMINISTRATOR = web.RequestKey("administrator", Administrator)
+_PERSON = web.RequestKey("person", Person)
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Gate:
     """
 
     tokens: AdminTokens
+    people: People | None = None
     _calls: dict[web.AbstractRoute, Call] = field(default_factory=dict)
 
     def guard(self, router: web.UrlDispatcher, call: Call) -> None:
@@ -41,27 +46,51 @@ class Gate:
                 request[CALL] = call
                 if call.roles is None:
                     return await handler(request)
-            administrator = await self._authenticate(request)
+            caller = await self._authenticate(request, is_personal=call is not None and call.is_personal)
             if request.match_info.http_exception is None:
-                if call is None or call.roles is None or administrator.role not in call.roles:
-                    raise Forbidden(f"{administrator.token_id} is {administrator.role}")
-                origin = replace(administrator.origin, address=request.remote, request_id=request_id_of(request))
-                request[_ADMINISTRATOR] = replace(administrator, origin=origin)
+                if call is None or not _may(caller, call):
+                    raise Forbidden(f"{caller.token_id} is {caller.role}")
+                origin = replace(caller.origin, address=request.remote, request_id=request_id_of(request))
+                request[_ADMINISTRATOR] = replace(caller, origin=origin)
             return await handler(request)
 
         return authorize
 
-    async def _authenticate(self, request: web.Request) -> Administrator:
-        sent = request.headers.getall("Authorization", [])
-        if len(sent) != 1:
-            raise Unauthenticated(f"{len(sent)} Authorization headers")
-        scheme, _, token = sent[0].partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("not a Bearer token")
-        administrator = await self.tokens.recognise(token.strip())
-        if administrator is None:
-            raise Unauthenticated("malformed, unknown, revoked or expired")
-        return administrator
+    async def _authenticate(self, request: web.Request, *, is_personal: bool) -> Administrator:
+        """Who is calling, by an access token or an admin token, as the call takes them."""
+        token = _bearer_token(request)
+        person = await self._person(token)
+        if person is not None:
+            request[_PERSON] = person
+        if is_personal:
+            if person is None:
+                raise SignInRequired("not an access token")
+            return person.as_owner
+        caller = await self.tokens.recognise(token) if person is None else person.as_administrator
+        if caller is None:
+            raise Unauthenticated("no token, or malformed, unknown, revoked or expired")
+        return caller
+
+    async def _person(self, token: str) -> Person | None:
+        """Who has signed in, if somebody may and this has the shape of an access token."""
+        if self.people is None or not is_token(token.encode(errors="replace")):
+            return None
+        return await self.people.recognise(token)
+
+
+def _bearer_token(request: web.Request) -> str:
+    """The one Bearer token of the request, or an empty text."""
+    sent = request.headers.getall("Authorization", [])
+    scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _may(caller: Administrator, call: Call) -> bool:
+    """Whether the caller has one of these roles; of a tenant's callers, none may what its administrator may not."""
+    if call.is_personal:
+        return True  # the caller has been found to be a user, for whom nobody else's exists
+    roles = call.roles or frozenset()
+    return caller.role in roles and (caller.tenant_id is None or Role.TENANT_ADMIN in roles)
 
 
 def is_let_through(request: web.Request) -> bool:
@@ -77,3 +106,8 @@ def set_administrator(request: web.Request, administrator: Administrator) -> Non
 def administrator_of(request: web.Request) -> Administrator:
     """Who is calling; only the gate lets a request come this far."""
     return request[_ADMINISTRATOR]
+
+
+def person_of(request: web.Request) -> Person:
+    """Who has signed in; only such a request comes to a call of signed-in users."""
+    return request[_PERSON]

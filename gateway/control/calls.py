@@ -21,6 +21,7 @@ EVERYBODY: Final = frozenset(Role)
 READERS_OF_ALL: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
 ADMINISTRATORS: Final = frozenset({Role.OPERATOR, Role.TENANT_ADMIN})
 OPERATORS: Final = frozenset({Role.OPERATOR})
+NO_ROLE: Final[frozenset[Role]] = frozenset()
 
 NDJSON: Final = "application/x-ndjson"
 
@@ -29,6 +30,7 @@ NDJSON: Final = "application/x-ndjson"
 class Call:
     """One call: its path may hold `{names}`, and `handler` runs for these `roles` alone (None: for anybody, no token).
 
+    One that `is_personal` is for signed-in users, about what is theirs, and for no role.
     `about` is a sentence for its readers. `query` and `body` are what it takes; an empty body is `{}` where that
     `is_body_optional`, and a bad one is answered with `bad_body_status`. `answer` is what it answers (None: nothing),
     with one of `statuses`; as `media_type`, an object a line where that is NDJSON. `problems` are what it refuses
@@ -40,6 +42,7 @@ class Call:
     handler: Handler
     roles: frozenset[Role] | None
     about: str
+    is_personal: bool = False
     query: type[Query] | None = None
     body: type[Body] | None = None
     is_body_optional: bool = False

@@ -1,11 +1,13 @@
 """The calls on keys and retired secrets: HTTP in front of the services."""
 
+from dataclasses import replace
+
 from aiohttp import web
 
 from gateway.control import answers
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import KeyChange, NewKeyBody, RevokeBody, RotateBody, WindowBody
-from gateway.control.calls import ADMINISTRATORS, EVERYBODY, Call, body_of, query_of
+from gateway.control.calls import ADMINISTRATORS, EVERYBODY, NO_ROLE, Call, body_of, query_of
 from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
 from gateway.control.key_parts import shown_key, shown_retired
 from gateway.control.keys import AlreadyRevoked, KeyExpired, KeyRevoked, Keys
@@ -106,6 +108,14 @@ class KeyCalls:
                 answer=answers.WindowChanged,
                 problems=(KeyRevoked,),
             ),
+        )
+
+    def personal_calls(self) -> tuple[Call, ...]:
+        """The same for signed-in users, for whom but their own keys exist; they make keys by a call of its own."""
+        return tuple(
+            replace(call, path=call.path.replace("/v1/", "/v1/me/", 1), roles=NO_ROLE, is_personal=True)
+            for call in self.calls()
+            if call.handler not in (self.create, self.change)
         )
 
     async def create(self, request: web.Request) -> web.Response:

@@ -18,9 +18,10 @@ from gateway import __version__
 from gateway.consistency.confirmation import RevocationPending
 from gateway.control.answers import Answer, ProblemAnswer
 from gateway.control.bodies import CODES, ID_SHAPE
-from gateway.control.calls import EVERYBODY, Call
+from gateway.control.calls import Call
 from gateway.control.idempotency import IdempotencyKeyReused, InvalidIdempotencyKey
 from gateway.control.pages import Query
+from gateway.control.people import SIGN_IN_PROBLEMS
 from gateway.control.problems import (
     Forbidden,
     InvalidBody,
@@ -28,6 +29,7 @@ from gateway.control.problems import (
     NotFound,
     PayloadTooLarge,
     Problem,
+    SignInRequired,
     Unauthenticated,
 )
 from gateway.control.replays import MUTATING
@@ -43,6 +45,7 @@ Every reply has `Cache-Control: no-store` and an `X-Request-Id`. Failures are pr
 does not have is a 405 with `Allow`, and a path that does not exist a 404; both only with a valid admin token, else 401.
 Roles stand at each call as `x-roles`; what belongs to another tenant does not exist for a `tenant-admin` (404)."""
 
+_SIGNED_IN: Final = "Of the OpenID provider, where one is configured. Claims may give its user an administrator's role."
 _HEADERS: Final[dict[str, Any]] = {
     "X-Request-Id": {"description": "Under which the request is logged.", "schema": {"type": "string"}},
     "Cache-Control": {"description": "No reply may be kept.", "schema": {"const": "no-store"}},
@@ -100,7 +103,15 @@ def document(calls: Sequence[Call]) -> dict[str, Any]:
             "schemas": _schemas(calls),
             "headers": _HEADERS,
             "parameters": {"IdempotencyKey": _IDEMPOTENCY_KEY},
-            "securitySchemes": {"adminToken": {"type": "http", "scheme": "bearer", "bearerFormat": "osta_..."}},
+            "securitySchemes": {
+                "adminToken": {"type": "http", "scheme": "bearer", "bearerFormat": "osta_..."},
+                "accessToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": _SIGNED_IN,
+                },
+            },
         },
     }
 
@@ -109,8 +120,8 @@ def problems_of(call: Call) -> tuple[type[GatewayError], ...]:
     """All that `call` may refuse or fail with: what it declares, and what follows from the rest of the declaration."""
     follows: list[type[GatewayError]] = [*call.problems, GatewayError]
     if call.roles is not None:
-        follows += [Unauthenticated, StoreUnavailable]
-        if call.roles != EVERYBODY:
+        follows += [SignInRequired if call.is_personal else Unauthenticated, StoreUnavailable, *SIGN_IN_PROBLEMS]
+        if not call.is_personal:
             follows += [Forbidden]
         if call.method in MUTATING:
             follows += [Problem, InvalidIdempotencyKey, IdempotencyKeyReused, RequestInFlight, RevocationPending]
@@ -132,7 +143,9 @@ def _operation(call: Call) -> dict[str, Any]:
         "responses": _responses(call),
     }
     if call.roles is not None:
-        about |= {"security": [{"adminToken": []}], "x-roles": sorted(call.roles)}
+        by_sign_in = {"accessToken": []}
+        security = [by_sign_in] if call.is_personal else [{"adminToken": []}, by_sign_in]
+        about |= {"security": security, "x-roles": sorted(call.roles)}
     if call.body is not None:
         content = {"application/json": {"schema": _reference(call.body)}}
         about["requestBody"] = {"required": not call.is_body_optional, "content": content}
@@ -145,7 +158,8 @@ def _parameters(call: Call) -> list[Any]:
         for name in re.findall(r"{(\w+)}", call.path)
     ]
     asked = [] if call.query is None else _query_parameters(call.query)
-    once = [{"$ref": "#/components/parameters/IdempotencyKey"}] if call.method in MUTATING and call.roles else []
+    is_once = call.method in MUTATING and call.roles is not None
+    once = [{"$ref": "#/components/parameters/IdempotencyKey"}] if is_once else []
     return [*named, *asked, *once]
 
 

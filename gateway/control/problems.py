@@ -74,12 +74,19 @@ class Unauthenticated(Problem):
         super().__init__(reason, headers={"WWW-Authenticate": 'Bearer realm="ostiary"'})
 
 
+class SignInRequired(Unauthenticated):
+    """The call is for users who have signed in, and for nobody else (R210)."""
+
+    code = "sign_in_required"
+    public = "This call is for signed-in users: Authorization: Bearer and an access token of your sign-in."
+
+
 class Forbidden(Problem):
     """The caller's role does not allow the call (R123)."""
 
     code = "forbidden"
     status = 403
-    public = "The role of this admin token does not allow this call."
+    public = "Your role does not allow this call."
 
 
 class NotFound(Problem):

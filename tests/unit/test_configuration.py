@@ -188,8 +188,8 @@ plans: {}
         ),
         pytest.param(
             "oidc: {issuer: 'http://login.example.com', audience: a b, jwks_url: 'https://u:p@h',"
-            " algorithms: [RS256, HS256],"
-            " claims: {sub: x, roles: ''}, admin_roles: {roles: {boss: operator}, groups: {'': auditor}},"
+            " algorithms: [RS256, HS256], claims: {sub: x, roles: ''},"
+            " admin_roles: {roles: {boss: operator}, groups: {'': auditor}},"
             " key_scopes: [a b], leeway_seconds: -1, refresh_seconds: 0, jwks: x}",
             [
                 "3: oidc.issuer: is plain HTTP, by which anybody between can give keys of their own",

@@ -28,6 +28,17 @@ NOT_FOR_TENANT_ADMINS = {
 FOR_ANYBODY = {"GET /v1/openapi.json", "OPTIONS /v1/cache/invalidate"}
 
 
+async def test_what_is_for_users_is_for_nobody_else(management: Management) -> None:
+    """Without a provider nobody is a signed-in user: 401 before anything is read, for operators too. R210, R280."""
+    personal = [operation for operation in management.documented.operations() if operation.is_personal]
+    assert len(personal) >= 8
+    for operation in personal:
+        for token in (None, "operator", "tenant_admin", generate(), "a.b.c"):
+            reply = await management.call(operation.method, operation.path, raw=b"{not json", token=token)
+            assert (str(operation), reply.status, reply.code) == (str(operation), 401, "sign_in_required")
+            assert reply.headers["WWW-Authenticate"].startswith("Bearer")
+
+
 async def test_who_may_call_what(management: Management) -> None:
     """An operator everything, an auditor all that reads, a tenant's administrator what is about the tenant. R123, R210.
 
@@ -35,6 +46,9 @@ async def test_who_may_call_what(management: Management) -> None:
     """
     wanted: dict[str, frozenset[str] | None] = {}
     for operation in management.documented.operations():
+        if operation.is_personal:
+            wanted[str(operation)] = frozenset()
+            continue
         allowed = {
             "operator": True,
             "auditor": operation.method == "GET",

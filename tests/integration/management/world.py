@@ -16,7 +16,9 @@ from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.control.api import build_api
-from gateway.settings import KeySettings
+from gateway.control.people import People
+from gateway.control.provider import ProviderKeys
+from gateway.settings import KeySettings, OidcSettings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.lookup import KeyLookup
@@ -32,6 +34,7 @@ ENVIRONMENT = "test"
 BOUND_SECONDS = 0.2
 PEPPERS = Peppers([b"p" * 32, b"q" * 32])
 JSON = {"application/json", "application/problem+json"}
+PROVIDER_INTERVAL_SECONDS = 0.2
 NOWHERE_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -138,7 +141,7 @@ class Management:
 
 @asynccontextmanager
 async def management_over(
-    dsn: str, *, redis_url: str | None = None, max_per_user: int = 5
+    dsn: str, *, redis_url: str | None = None, max_per_user: int = 5, oidc: OidcSettings | None = None
 ) -> AsyncIterator[Management]:
     """The API over the database at `dsn`, with nothing put into it and no token made yet."""
     metrics, clock = Metrics(), SystemClock()
@@ -162,6 +165,11 @@ async def management_over(
         channel=channel,
     )
     await propagator.start()
+    people = None
+    if oidc is not None:
+        provider = ProviderKeys(oidc, clock=clock, metrics=metrics, interval_seconds=PROVIDER_INTERVAL_SECONDS)
+        await provider.start()
+        people = People(postgres, provider, oidc)
     app = build_api(
         postgres=postgres,
         changes=changes,
@@ -171,6 +179,8 @@ async def management_over(
         peppers=PEPPERS,
         keys=KeySettings(max_per_user=max_per_user),
         metrics=metrics,
+        people=people,
+        key_scopes=() if oidc is None else oidc.key_scopes,
     )
     try:
         async with TestClient(TestServer(app)) as client:
@@ -178,6 +188,8 @@ async def management_over(
                 documented = Documented(await response.json())
             yield Management(client, dsn, postgres, changes, revisions, metrics, "", "", "", documented)
     finally:
+        if people is not None:
+            await provider.close()
         await propagator.close()
         if redis is not None:
             await redis.close()

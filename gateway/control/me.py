@@ -1,0 +1,123 @@
+"""The calls of signed-in users, `/v1/me`: the same as those on keys, where nobody else's keys exist.
+
+What a key may at all is its owner's entitlement. Scopes narrow a key further, where routes ask for them: since an
+administrator may count on that, users give their own keys none but those that the configuration lists.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from gateway.control import answers, moments
+from gateway.control.authorization import administrator_of, person_of
+from gateway.control.bodies import Body, Digest, KeyName, NewKeyBody, Scopes
+from gateway.control.calls import NO_ROLE, Call, body_of
+from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
+from gateway.control.moments import Moment
+from gateway.control.problems import Problem, answered, reply
+from gateway.setting_values import EnvironmentName
+from gateway.stores.postgres import users as sql
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.keys import DuplicateKey, DuplicateName
+from gateway.stores.postgres.users import EffectiveEntitlement
+
+READ_SECONDS = 3.0
+
+
+class ScopesNotGiven(Problem):
+    """The user asks for scopes that users may not give to their keys; `denied` names them (R224)."""
+
+    code = "insufficient_scope"
+    status = 403
+    public = "You may not give a key all of these scopes. See `denied`."
+
+
+class OwnKeyBody(Body):
+    """`POST /v1/me/keys`: as `POST /v1/keys`, for oneself."""
+
+    name: KeyName
+    scopes: Scopes = ()
+    environment: EnvironmentName | None = None
+    expires_at: Moment | None = None
+    secret_sha256: Digest | None = None
+    prefix: str | None = None
+
+    def of_user(self, user_id: str) -> NewKeyBody:
+        """The same wish, with its owner."""
+        return NewKeyBody.model_construct(user_id=user_id, **dict(self))  # its fields have been validated
+
+
+def shown_effective(entitlement: EffectiveEntitlement) -> dict[str, Any]:
+    """What the user has, the plan included. `api_access` is whether their keys are admitted, and new ones made."""
+    return {
+        "plan": entitlement.plan,
+        "tier": entitlement.tier,
+        "features": entitlement.features,
+        "limits": entitlement.limits,
+        "valid_until": moments.text(entitlement.valid_until),
+        "api_access": entitlement.has_api_access,
+    }
+
+
+class MyCalls:
+    """The handlers of `/v1/me` that are not those of `/v1/keys`. `key_scopes` are those that users may give."""
+
+    def __init__(self, postgres: Postgres, issuance: Issuance, key_scopes: Sequence[str]) -> None:
+        self._postgres = postgres
+        self._issuance = issuance
+        self._key_scopes = key_scopes
+
+    def calls(self) -> tuple[Call, ...]:
+        """What is declared here."""
+        return (
+            Call(
+                method="GET",
+                path="/v1/me",
+                handler=self.show,
+                roles=NO_ROLE,
+                is_personal=True,
+                about="Show who has signed in, and what they are entitled to",
+                answer=answers.Me,
+            ),
+            Call(
+                method="POST",
+                path="/v1/me/keys",
+                handler=self.create,
+                roles=NO_ROLE,
+                is_personal=True,
+                about="Create a key of one's own. Its secret is shown this once",
+                body=OwnKeyBody,
+                answer=answers.KeyCreated,
+                statuses=(201,),
+                problems=(ScopesNotGiven, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName),
+            ),
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """`GET /v1/me`: who the caller is here, and what the provider and the gateway make of them."""
+        person = person_of(request)
+        user = person.user
+        entitlement = await self._postgres.run(
+            lambda c: sql.effective_entitlement(c, user.id), seconds=READ_SECONDS, is_read=True
+        )
+        return reply(
+            {
+                "id": user.id,
+                "tenant_id": user.tenant_id,
+                "display_name": user.display_name,
+                "roles": sorted(person.roles),
+                "groups": sorted(person.groups),
+                "admin_role": person.admin_role,
+                "entitlement": None if entitlement is None else shown_effective(entitlement),
+            }
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /v1/me/keys`: the only reply that ever shows this secret (R218)."""
+        body = await body_of(request, OwnKeyBody)
+        denied = [scope for scope in body.scopes if scope not in self._key_scopes]
+        if denied:
+            raise ScopesNotGiven(f"{denied} are not among oidc.key_scopes", denied=denied)
+        wanted = body.of_user(person_of(request).user.id)
+        return answered(await self._issuance.create(administrator_of(request), wanted))
