@@ -18,6 +18,7 @@ from tests.fixtures.provider import (
     answers,
     floods,
     hangs,
+    swells,
     trickles,
 )
 from tests.fixtures.waiting import until
@@ -109,6 +110,12 @@ async def test_invented_keys_make_no_storm(postgres_dsn: str, provider: OpenIdPr
         seconds = time.monotonic() - began
         assert answers_of == [NOT_OURS] * 150 + [SERVED] * 20
         assert provider.fetches - before <= seconds / PROVIDER_INTERVAL_SECONDS + 1
+        provider.fault = answers(500)
+        await until_me(world, invented[0].sign(claims), *AWAY)
+        began, before = time.monotonic(), len(provider.asked)
+        for key in invented:
+            assert await me(world, key.sign(claims)) == AWAY
+        assert len(provider.asked) - before <= (time.monotonic() - began) / PROVIDER_INTERVAL_SECONDS + 1
 
 
 async def test_the_provider_is_not_asked_for_known_keys(postgres_dsn: str, provider: OpenIdProvider) -> None:
@@ -131,7 +138,7 @@ FAULTS: dict[str, Fault] = {
     "deep nonsense": answers(200, b"[" * 100_000),
     "no JWKS": answers(200, b'{"keys": {}}'),
     "nothing": answers(200, b""),
-    "a redirect": answers(302, Location="/realm/elsewhere"),
+    "larger than any key set": swells,
     "without an end": floods,
 }
 
@@ -204,6 +211,20 @@ async def test_a_provider_that_hangs(postgres_dsn: str, provider: OpenIdProvider
         assert await me(world, provider.token()) == AWAY
         assert time.monotonic() - began < 1
         provider.fault = None
+
+
+async def test_keys_of_somebody_else(postgres_dsn: str, provider: OpenIdProvider) -> None:
+    """Who answers with a redirect has not answered: keys from elsewhere are not the provider's."""
+    async with OpenIdProvider() as other, signing_in(postgres_dsn, provider, refresh_seconds=0.3) as world:
+        known = provider.token()
+        await until_me(world, known, *SERVED)
+        other.rotate("other")
+        before = len(provider.asked)
+        provider.fault = answers(302, Location=other.discovery["jwks_uri"])
+        await until(lambda: len(provider.asked) > before + 1, what="the gateway to ask twice")
+        assert await me(world, other.key.sign(provider.claims())) == AWAY
+        assert await me(world, known) == SERVED
+        assert other.asked == []
 
 
 DISCOVERIES: dict[str, dict[str, Any]] = {
