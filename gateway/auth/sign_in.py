@@ -97,7 +97,6 @@ def _public_key(jwk: dict[str, Any], algorithm: str) -> PublicKey | None:
         and isinstance(operations, list)
         and "verify" in operations
         and isinstance(key_id, str)
-        and "d" not in jwk
     )
     if not is_fit:
         return None
@@ -137,7 +136,7 @@ class Judge:
         algorithm, key_id, kind = head.get("alg"), head.get("kid"), head.get("typ", "JWT")
         is_known = isinstance(algorithm, str) and algorithm in self._algorithms
         is_typed = isinstance(kind, str) and kind.lower() in TYPES
-        if not is_known or not is_typed or "crit" in head or "b64" in head or not isinstance(key_id, str):
+        if not is_known or not is_typed or "crit" in head or not isinstance(key_id, str):
             return None
         return Head(str(algorithm), key_id)
 
