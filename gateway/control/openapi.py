@@ -143,7 +143,7 @@ def _operation(call: Call) -> dict[str, Any]:
         "responses": _responses(call),
     }
     if call.roles is not None:
-        by_sign_in = {"accessToken": []}
+        by_sign_in: dict[str, list[str]] = {"accessToken": []}
         security = [by_sign_in] if call.is_personal else [{"adminToken": []}, by_sign_in]
         about |= {"security": security, "x-roles": sorted(call.roles)}
     if call.body is not None:

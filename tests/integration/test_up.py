@@ -143,6 +143,8 @@ async def test_the_printed_lines_do_what_is_said_beside_them(
     assert (caller["X-User-Id"], caller["X-Tenant-Id"]) == ("ada", "demo")
     refused = await run(session, wrong)
     assert (refused.status, refused.json()["code"]) == (401, "invalid_api_key")
+    document = await run(session, f"curl {rotate[rotate.index('http') : rotate.index('/keys/')]}/openapi.json")
+    assert document.json()["openapi"] == "3.1.0"
     rotated = await run(session, rotate)
     assert rotated.status == 200
     old_secret = re.findall(r"Bearer ([^']+)'", good)[0]
