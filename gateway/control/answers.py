@@ -281,6 +281,12 @@ class ProblemWithIssues(ProblemAnswer):
     issues: list[Issue]
 
 
+class DeniedProblem(ProblemAnswer):
+    """A problem that names what is denied."""
+
+    denied: list[str]
+
+
 class KeyLimitProblem(ProblemAnswer):
     """The user has as many keys as allowed; `revoked` are those that were too many."""
 

@@ -31,6 +31,7 @@ class ScopesNotGiven(Problem):
     code = "insufficient_scope"
     status = 403
     public = "You may not give a key all of these scopes. See `denied`."
+    answer = answers.DeniedProblem
 
 
 class OwnKeyBody(Body):

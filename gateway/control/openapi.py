@@ -120,9 +120,8 @@ def problems_of(call: Call) -> tuple[type[GatewayError], ...]:
     """All that `call` may refuse or fail with: what it declares, and what follows from the rest of the declaration."""
     follows: list[type[GatewayError]] = [*call.problems, GatewayError]
     if call.roles is not None:
-        follows += [SignInRequired if call.is_personal else Unauthenticated, StoreUnavailable, *SIGN_IN_PROBLEMS]
-        if not call.is_personal:
-            follows += [Forbidden]
+        follows += [SignInRequired if call.is_personal else Unauthenticated, Forbidden, StoreUnavailable]
+        follows += SIGN_IN_PROBLEMS
         if call.method in MUTATING:
             follows += [Problem, InvalidIdempotencyKey, IdempotencyKeyReused, RequestInFlight, RevocationPending]
     if call.query is not None:
