@@ -7,7 +7,7 @@ import pytest
 from gateway.consistency.view import MUTE_SECONDS, View
 from gateway.stores.postgres.revisions import PollAnswer
 from gateway.stores.records import Invalidation
-from tests.fixtures.revision_world import FakeClock
+from tests.fixtures.simulated_time import FakeClock
 
 BOUND = 2.0
 RETENTION = 60.0
