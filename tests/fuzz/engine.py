@@ -124,8 +124,10 @@ def arrivals(network: Network) -> list[Arrived]:
             if not request.all(b"upgrade"):
                 check_strictly(data, request)
             elif not isinstance(transport.protocol, UpstreamConnection):
-                check_switch(transport, [each.request for each in found if each.transport is transport])
-                break  # what follows is a tunnel's
+                reply = last_reply(transport, [each.request for each in found if each.transport is transport])
+                if reply.status == 101:
+                    check_switch(request, reply)
+                    break  # what follows is a tunnel's
             if not request.is_complete:
                 break
             data = request.rest
@@ -144,10 +146,8 @@ def check_reuse(transport: MemoryTransport, before: list[Request], received: int
     assert not data, "a connection with unread bytes is used again"
 
 
-def check_switch(transport: MemoryTransport, requests: list[Request]) -> None:
-    """A connection becomes a tunnel once the upstream has agreed to switch to what was asked for."""
-    asked, reply = requests[-1], last_reply(transport, requests)
-    assert reply.status == 101
+def check_switch(asked: Request, reply: Reply) -> None:
+    """A connection becomes a tunnel where the upstream agrees to switch to what was asked for."""
     assert [protocol.lower() for protocol in reply.all(b"upgrade")] == asked.all(b"upgrade")
     if asked.all(b"upgrade") == [b"websocket"]:
         assert reply.all(b"sec-websocket-accept") == [answers.accept_of(asked)]
