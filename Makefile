@@ -4,13 +4,17 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test check bench behaviours conformance autobahn fuzz clean
+.PHONY: run test chaos check bench behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
 
 test: .venv/installed-dev ## the whole suite, a process per core; each has servers of its own
 	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+CHANGES ?= 10000
+chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
+	$(BIN)/python -m tests.chaos --changes $(CHANGES) $(ARGS)
 
 check: .venv/installed-dev ## style, types, direction of imports
 	$(BIN)/ruff check .

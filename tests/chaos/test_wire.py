@@ -1,0 +1,144 @@
+"""The wire does what it is told: a partition that parts nobody would prove nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.embedded.server_process import HOST, free_port
+from tests.chaos.wire import Wire
+from tests.fixtures.waiting import until
+
+NOTHING_SECONDS = 0.1
+
+
+@dataclass
+class Line:
+    """A connection through the wire to a server that sends everything back, and what the server has read."""
+
+    wire: Wire
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    arrived: list[bytes]
+
+    async def is_silent(self) -> bool:
+        """Whether nothing comes back for a while."""
+        try:
+            async with asyncio.timeout(NOTHING_SECONDS):
+                await self.reader.read(1)
+        except TimeoutError:
+            return True
+        return False
+
+
+class Echo(asyncio.Protocol):
+    """Sends everything back."""
+
+    def __init__(self, arrived: list[bytes], standing: set[asyncio.BaseTransport]) -> None:
+        self._arrived = arrived
+        self._standing = standing
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._standing.add(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._arrived.append(data)
+        self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._standing.discard(self._transport)
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    """Such a connection, which has been used."""
+    arrived: list[bytes] = []
+    standing: set[asyncio.BaseTransport] = set()
+    port = free_port()
+    server = await asyncio.get_running_loop().create_server(lambda: Echo(arrived, standing), HOST, port)
+    wire = Wire(port)
+    await wire.start()
+    reader, writer = await asyncio.open_connection(HOST, wire.port)
+    writer.write(b"first")
+    assert await reader.readexactly(5) == b"first"
+    yield Line(wire, reader, writer, arrived)
+    await left(writer)
+    await wire.stop()
+    server.close()
+    await until(lambda: not standing, what="the server's connections to end")
+
+
+async def left(writer: asyncio.StreamWriter) -> None:
+    """Close a client's connection, whatever state it is in."""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_silence_holds_back_both_ways(line: Line) -> None:
+    """Nothing reaches the server until it is mended; then all of it does."""
+    line.wire.silence(requests=True, replies=True)
+    line.writer.write(b"held")
+    assert await line.is_silent()
+    assert line.arrived == [b"first"]
+    await line.wire.mend()
+    assert await line.reader.readexactly(4) == b"held"
+
+
+async def test_silence_one_way_lets_the_other_through(line: Line) -> None:
+    """The server hears, and is not heard."""
+    line.wire.silence(requests=False, replies=True)
+    line.writer.write(b"heard")
+    await until(lambda: line.arrived == [b"first", b"heard"], what="the request")
+    assert await line.is_silent()
+    await line.wire.mend()
+    assert await line.reader.readexactly(5) == b"heard"
+
+
+async def test_new_connections_seem_to_stand_and_do_not(line: Line) -> None:
+    """As through a network that swallows everything: nobody is refused, and nobody served."""
+    line.wire.silence(requests=True, replies=False)
+    _, writer = await asyncio.open_connection(HOST, line.wire.port)
+    writer.write(b"new")
+    assert await line.is_silent()
+    assert line.arrived == [b"first"]
+    await line.wire.mend()
+    await until(lambda: line.arrived == [b"first", b"new"], what="the request")
+    await left(writer)
+
+
+async def test_what_was_held_back_can_be_lost(line: Line) -> None:
+    """It never arrives, and the connection is broken."""
+    line.wire.silence(requests=True, replies=False)
+    line.writer.write(b"lost")
+    assert await line.is_silent()
+    line.wire.break_links()
+    await line.wire.mend()
+    with contextlib.suppress(ConnectionError):
+        assert await line.reader.read(1) == b""
+    assert line.arrived == [b"first"]
+
+
+async def test_a_cut_breaks_and_refuses(line: Line) -> None:
+    """Until it is mended."""
+    line.wire.cut()
+    with contextlib.suppress(ConnectionError):
+        assert await line.reader.read(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(HOST, line.wire.port)
+    await line.wire.mend()
+    reader, writer = await asyncio.open_connection(HOST, line.wire.port)
+    writer.write(b"again")
+    assert await reader.readexactly(5) == b"again"
+    await left(writer)
+
+
+async def test_an_end_is_passed_on(line: Line) -> None:
+    """When the client leaves, so does the wire, after what it had said."""
+    line.writer.write(b"last")
+    line.writer.close()
+    await until(lambda: line.arrived == [b"first", b"last"], what="the last words")
