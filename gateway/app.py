@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from gateway import __version__
 from gateway.auth.admission import Admission
 from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
+from gateway.auth.explanation import Hearings
 from gateway.auth.last_used import LastUsed
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.auth.signing import Sealer
@@ -34,6 +35,7 @@ from gateway.consistency.view import EVERYTHING, View
 from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.api import build_api
 from gateway.control.deeds import Origin
+from gateway.control.explain import Explain
 from gateway.control.idempotency import Purge
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
@@ -42,9 +44,10 @@ from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
 from gateway.control.tokens import Mint
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import GatewayError, Outage, StoreUnavailable
 from gateway.proxy.assembly import (
     address_rule,
+    explainer_of,
     identity_names,
     places_of,
     request_table,
@@ -55,6 +58,7 @@ from gateway.proxy.assembly import (
 )
 from gateway.proxy.crowd import Crowd
 from gateway.proxy.edge import TrustedProxies
+from gateway.proxy.explanation import Question
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.proxy_protocol import ProxyProtocolSite
 from gateway.proxy.replies import Replies
@@ -133,6 +137,8 @@ class Gateway:
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.metrics = Metrics()
+        self._router = Router([*_own_routes(settings), *routes_of(settings)])
+        self._upstreams: dict[str, Upstream] = {}  # once the proxy listens
 
     async def start(self) -> None:
         """Open everything. Stores that are away do not make it fail: the node is live, and ready once they answer.
@@ -212,6 +218,7 @@ class Gateway:
             checks["signing_keys"] = lambda: tokens.signers.is_loaded
             await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
         secret_format = SecretFormat(keys.prefix, settings.environment)
+        reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
         api = build_api(
             postgres=postgres,
@@ -224,6 +231,7 @@ class Gateway:
             metrics=metrics,
             people=await self._open_people(postgres),
             key_scopes=() if settings.oidc is None else settings.oidc.key_scopes,
+            explain=self._explaining(admission, reader, view, postgres, shared, tokens, peppers),
         )
         purge = Purge(postgres)
         await purge.start()
@@ -232,7 +240,6 @@ class Gateway:
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
-        reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         await self._serve_proxy(
             admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view)
         )
@@ -311,6 +318,39 @@ class Gateway:
         await keys.start()
         self._stack.push_async_callback(keys.close)
         return People(postgres, keys, configured)
+
+    # -- explaining
+
+    def _explaining(
+        self,
+        admission: Admission,
+        reader: CredentialReader,
+        view: View,
+        postgres: Postgres,
+        shared: Shared,
+        tokens: Tokens | None,
+        peppers: Peppers,
+    ) -> Explain:
+        settings = self._settings
+        hearings = Hearings(
+            admission,
+            view=view,
+            truth=KeyLookup(postgres, is_replica=True),  # as on a replica, nothing is written
+            shared=shared.entries,
+            judge=None if tokens is None else tokens.verifier,
+            names=identity_names(settings),
+            environment=settings.environment,
+            monotonic=self._clock.monotonic,
+            candidates=peppers.candidates,
+        )
+        explainer = explainer_of(settings, hearings, reader, self._router, lambda: self._upstreams, self._clock)
+
+        async def explain(asked: Mapping[str, Any]) -> dict[str, Any]:
+            if not self._is_listening:
+                raise Outage("the proxy does not listen yet")
+            return await explainer.explain(Question(**asked))
+
+        return explain
 
     # -- the stores
 
@@ -414,9 +454,9 @@ class Gateway:
             await watch.start()
             self._stack.push_async_callback(watch.close)
         own = await self._own_endpoints(table, mint)
-        by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
+        self._upstreams = by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
         services = Services(
-            router=Router([*_own_routes(settings), *routes_of(settings)]),
+            router=self._router,
             admission=admission,
             upstreams=by_name,
             tally=Tally(metrics),

@@ -7,8 +7,9 @@ that a change has overtaken is repeated. Must not know: HTTP, sockets, SQL.
 """
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from typing import Any, ClassVar, Final, Protocol
@@ -71,6 +72,10 @@ class TokenTruth(Protocol):
     async def find_bound(self, key_id: str, secret_id: str, signer_id: str) -> Finding:
         """The key, as of that secret. Raises StoreUnavailable."""
         ...
+
+
+class BothTruths(Truth, TokenTruth, Protocol):
+    """The store that decides, whatever is asked of it."""
 
 
 class SharedCache(Protocol):
@@ -168,16 +173,20 @@ class Admission:
         self._negative_ttl_seconds = negative_ttl_seconds
         self._replicas = replicas
         self._isolated_seconds = isolated_seconds
-        self._served_isolated = metrics.served_isolated
         self._local_entries = local_entries
-        self._good: LocalCache[Entry] = LocalCache(local_entries)
-        self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
         self._tokens = tokens
-        self._good_tokens: LocalCache[TokenEntry] = LocalCache(local_entries)
+        self._away_until = 0.0
+        self._begin_empty(metrics)
+
+    def _begin_empty(self, metrics: Metrics) -> None:
+        """Hold nothing, have nothing under way, and count into `metrics`."""
+        self._good: LocalCache[Entry] = LocalCache(self._local_entries)
+        self._bad: LocalCache[Entry] = LocalCache(NEGATIVE_ENTRIES)
+        self._good_tokens: LocalCache[TokenEntry] = LocalCache(self._local_entries)
         self._bad_tokens: LocalCache[TokenEntry] = LocalCache(NEGATIVE_ENTRIES)
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
-        self._away_until = 0.0
+        self._served_isolated = metrics.served_isolated
         self._auth = metrics.auth
         self._admitted_warm = {kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in AuthKind}
         self._events = metrics.cache_events
@@ -510,6 +519,54 @@ class Admission:
         self._bad = LocalCache(NEGATIVE_ENTRIES)
         self._good_tokens = LocalCache(self._local_entries)
         self._bad_tokens = LocalCache(NEGATIVE_ENTRIES)
+
+    # -- looking on
+
+    def held(self, digest: bytes) -> Entry | None:
+        """What is remembered of `digest`, good for use or not. Leaves no trace."""
+        caches = (self._good, self._bad, self._good_tokens, self._bad_tokens)
+        return next((entry for cache in caches if (entry := cache.peek(digest)) is not None), None)
+
+    def held_digest_of(self, key_id: str) -> bytes | None:
+        """The digest of the current secret of this key, if that is remembered, else of any secret of it that is."""
+        found = None
+        for cache in (self._bad, self._good):
+            for digest in cache.digests_of(f"key:{key_id}"):
+                entry = cache.peek(digest)
+                principal = entry.verdict.principal if entry and isinstance(entry.verdict, Admitted) else None
+                if found is None or (principal is not None and principal.secret_state is SecretState.CURRENT):
+                    found = digest
+        return found
+
+    def age_of(self, entry: Entry) -> float:
+        """How long ago it was looked up, in seconds; one that serves past its time shows no more than that time."""
+        ttl_seconds = self._negative_ttl_seconds if isinstance(entry.verdict, Refusal) else self._ttl_seconds
+        return max(0.0, self._monotonic() - (entry.warm_until - ttl_seconds))
+
+    def apart(
+        self, digest: bytes, *, truth: BothTruths, shared: SharedCache | None, is_replica_asked: bool, metrics: Metrics
+    ) -> "Admission":
+        """One that decides as this one would now, by what this one holds of `digest`, and leaves no trace here.
+
+        It asks `truth` and `shared`, counts into `metrics`, and what it learns goes with it.
+        """
+        other = copy.copy(self)
+        other._begin_empty(metrics)
+        other._truth, other._shared = truth, shared
+        other._replicas = self._replicas if is_replica_asked else None
+        other._tokens = None if self._tokens is None else (self._tokens[0], truth)
+        entry = self.held(digest)
+        if entry is None:
+            return other
+        verdict = entry.verdict
+        if isinstance(verdict, Admitted) and verdict.principal is not None:
+            verdict = Admitted(replace(verdict.principal))
+        copied = replace(entry, verdict=verdict)
+        if isinstance(copied, TokenEntry):
+            other._remember_token(digest, copied)
+        else:
+            (other._bad if isinstance(verdict, Refusal) else other._good).put(digest, copied)
+        return other
 
     async def close(self) -> None:
         """Cancel lookups and writes that are under way."""

@@ -1,6 +1,7 @@
 """What a record is worth, and what a route asks for. Pure: a record in, a verdict out; no cache, no clock."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Literal
@@ -46,28 +47,37 @@ def subjects_of(finding: Finding) -> tuple[str, ...]:
     return (f"key:{record.key_id}", *owners, *plan)
 
 
+# Why a record admits nobody, however young: revoked, suspended, not entitled (R104, R250 to R252). The first decides.
+STANDING: Final[tuple[tuple[Reason, Callable[[KeyRecord], bool]], ...]] = (
+    (Reason.KEY_REVOKED, lambda record: record.is_revoked),
+    (Reason.TENANT_SUSPENDED, lambda record: not record.is_tenant_active),
+    (Reason.USER_SUSPENDED, lambda record: not record.is_user_active),
+    (
+        Reason.API_ACCESS_REQUIRED,
+        lambda record: record.key_kind != "operator" and record.features.get("api_access") is not True,
+    ),
+)
+
+
 def standing_refusal(record: KeyRecord) -> Refusal | None:
-    """Why this record admits nobody, however young: revoked, suspended, or not entitled (R104, R250 to R252)."""
-    if record.is_revoked:
-        return Refusal(Reason.KEY_REVOKED)
-    if not record.is_tenant_active:
-        return Refusal(Reason.TENANT_SUSPENDED)
-    if not record.is_user_active:
-        return Refusal(Reason.USER_SUSPENDED)
-    if record.key_kind != "operator" and record.features.get("api_access") is not True:
-        return Refusal(Reason.API_ACCESS_REQUIRED)
-    return None
+    """Why this record admits nobody, if it does not."""
+    return next((Refusal(reason) for reason, applies in STANDING if applies(record)), None)
 
 
-def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
-    """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
+def ends_of(record: KeyRecord) -> list[tuple[float, Refusal]]:
+    """The moments (database epoch seconds; inf for never) at which the record stops admitting, each with its reason."""
     ends = [
         (record.key_expires_at, EXPIRED),
         (record.secret_expires_at, ROTATED),
     ]
     if record.key_kind != "operator":
         ends.append((record.entitlement_valid_until, LAPSED))
-    return min(((inf if moment is None else moment, refusal) for moment, refusal in ends), key=lambda end: end[0])
+    return [(inf if moment is None else moment, refusal) for moment, refusal in ends]
+
+
+def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
+    """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
+    return min(ends_of(record), key=lambda end: end[0])
 
 
 def authorize(principal: Principal, access: Access) -> Refusal | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_tokens, audit, check, keys, migrate, serve, signing_keys, up
+from gateway.cli import admin_tokens, audit, check, explain, keys, migrate, serve, signing_keys, up
 from gateway.configuration import ConfigurationError
 from gateway.errors import GatewayError
 
@@ -29,6 +29,7 @@ def application() -> typer.Typer:
     app.command()(serve.serve)
     app.command()(migrate.migrate)
     app.command()(check.check)
+    app.command()(explain.explain)
     app.add_typer(keys.app, name="keys")
     app.add_typer(audit.app, name="audit")
     app.add_typer(admin_tokens.app, name="admin-token")

@@ -220,6 +220,42 @@ class Nodes(Page[Node]):
     """Nodes."""
 
 
+class Decision(BaseModel):
+    """What becomes of a request; the facts of a refusal stand beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    outcome: Literal["forwarded", "refused", "outage", "answered"]
+    status: int | None
+    code: str | None
+    title: str
+
+
+class Step(Answer):
+    """One step of a decision."""
+
+    step: str
+    outcome: Literal["passed", "failed", "noted"]
+    text: str
+    facts: dict[str, Any]
+
+
+class Forwarded(Answer):
+    """A request as its upstream would get it."""
+
+    method: str
+    path: str
+
+
+class Explanation(Answer):
+    """A decision, step by step. `headers` tells which are added and removed, and why."""
+
+    decision: Decision
+    steps: list[Step]
+    forwarded: Forwarded | None
+    headers: dict[str, Any] | None
+
+
 class Actor(Answer):
     """Who did something."""
 

@@ -12,6 +12,7 @@ from gateway.control.authorization import Gate
 from gateway.control.cache import CacheCalls
 from gateway.control.calls import Call
 from gateway.control.entitlements import EntitlementCalls
+from gateway.control.explain import Explain, ExplainCalls
 from gateway.control.issuance import Issuance
 from gateway.control.key_calls import KeyCalls
 from gateway.control.key_parts import KeyParts
@@ -48,10 +49,12 @@ def build_api(
     metrics: Metrics,
     people: People | None = None,
     key_scopes: Sequence[str] = (),
+    explain: Explain | None = None,
 ) -> web.Application:
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
-    Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves.
+    Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
+    tells decisions of this node; None where there is none to tell of.
     """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
@@ -64,6 +67,7 @@ def build_api(
         *_tenancy(postgres, mutations),
         *_keys(parts, key_scopes),
         *_oversight(postgres, revisions, secret_format),
+        *(() if explain is None else ExplainCalls(explain).calls()),
     )
     for call in (*calls, *OpenApi(calls).calls()):
         gate.guard(app.router, call)

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from gateway.auth.assertions import Asserter
+from gateway.auth.credentials import CredentialReader
+from gateway.auth.explanation import Hearings
 from gateway.auth.principal import IdentityNames
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.proxy.certificates import ServerCertificate
 from gateway.proxy.cors import Cors
-from gateway.proxy.edge import AddressRule
+from gateway.proxy.edge import AddressRule, TrustedProxies
+from gateway.proxy.explanation import Explainer, Reading
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
 from gateway.proxy.names import Resolve, WatchedName, connected, is_address, system_resolver
 from gateway.proxy.places import Places
-from gateway.proxy.router import Route
+from gateway.proxy.router import Route, Router
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
 from gateway.settings import Addresses, Health, Settings, UpstreamTls
@@ -122,6 +125,37 @@ def response_table(settings: Settings) -> HeaderTable:
     """What each header name of a reply means; an upstream cannot set what only the gateway may say (R029)."""
     names = settings.identity_headers.model_dump().values()
     return HeaderTable(RESPONSE_FIELDS, reserved=[name.encode() for name in names])
+
+
+def explainer_of(
+    settings: Settings,
+    hearings: Hearings,
+    credentials: CredentialReader,
+    router: Router,
+    upstreams: Callable[[], Mapping[str, Upstream]],
+    clock: Clock,
+) -> Explainer:
+    """What explains decisions, by the same parts."""
+    reading = Reading(
+        request_table(settings),
+        response_table(settings),
+        credentials,
+        places_of(settings),
+        tuple(place.header for place in settings.credentials if place.header is not None),
+        settings.client.line_limit_bytes,
+        settings.client.header_count_limit,
+    )
+    return Explainer(
+        hearings,
+        reading,
+        router,
+        upstreams,
+        TrustedProxies(settings.trusted_proxies, header=settings.trusted_header),
+        scheme="http" if settings.listen.tls is None else "https",
+        request_id_header=settings.identity_headers.request_id,
+        assertion_header=settings.identity_headers.assertion,
+        clock=clock,
+    )
 
 
 def upstreams_of(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 LARGEST_TUPLE: Final = 8
 
@@ -40,6 +40,15 @@ class LocalCache(LRUCache[bytes, V]):
         except KeyError:
             return None
 
+    def peek(self, digest: bytes) -> V | None:
+        """As `get`, for who only looks: it is used no more recently for that."""
+        return Cache.__getitem__(self, digest) if digest in self else None
+
+    def digests_of(self, subject: str) -> tuple[bytes, ...]:
+        """Under which digests values stand that depend on `subject`."""
+        held = self._by_subject.get(subject)
+        return () if held is None else tuple(held) if isinstance(held, set) else _few(held)
+
     def put(self, digest: bytes, value: V) -> None:
         """Remember `value`, in place of what stood under `digest`."""
         self.pop(digest, None)
@@ -57,8 +66,7 @@ class LocalCache(LRUCache[bytes, V]):
         """Forget every value that depends on one of `subjects`; how many there were."""
         evicted = 0
         for subject in subjects:
-            held = self._by_subject.get(subject)
-            for digest in () if held is None else tuple(held) if isinstance(held, set) else _few(held):
+            for digest in self.digests_of(subject):
                 del self[digest]
                 evicted += 1
         return evicted

@@ -58,6 +58,7 @@ _BY_IDS = """
 
 _CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_DIGEST.format(digest="k.digest"))
 _RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_DIGEST.format(digest="s.digest"))
+_OF_KEY = _STATEMENT.format(**_CURRENT_SECRET, which="k.id = $1")
 _BOUND_CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_IDS.format(secret_id="k.secret_id"))  # noqa: S106
 _BOUND_RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_IDS.format(secret_id="s.id"))  # noqa: S106
 
@@ -116,6 +117,14 @@ class KeyLookup:
                 return finding
             second = _finding(await connection.fetchrow(_BOUND_RETIRED, *bound), SecretState.RETIRED)
             return finding if second.record is None else second
+
+        return await self._pg.run(work, seconds=self._seconds, is_read=True)
+
+    async def find_key(self, key_id: str) -> Finding:
+        """What stands behind the current secret of this key, without knowing it. Raises StoreUnavailable."""
+
+        async def work(connection: Connection) -> Finding:
+            return _finding(await connection.fetchrow(_OF_KEY, key_id), SecretState.CURRENT)
 
         return await self._pg.run(work, seconds=self._seconds, is_read=True)
 
