@@ -309,6 +309,9 @@ async def test_rules_of_tokens(stage: Stage) -> None:
     assert facts_of(told, "rule invalid_token")["bound_to"] == claims["secret"]
     assert facts_of(told, "admission")["key_id"] == key.id
     told = await stage.explain("/orders", secret=token)
+    assert told["decision"]["code"] == "insufficient_scope", "it has fewer scopes than its key"
+    assert steps_of(told)["rule insufficient_scope scopes"] == "failed"
+    told = await stage.explain("/orders", secret=await stage.token(key))
     assert told["decision"]["outcome"] == "forwarded"
     assert {"name": "X-Auth-Kind", "value": "token"} in told["headers"]["added"]
     assert steps_of(await stage.explain(secret=Signer("sig_x").sign({})))["rule invalid_token"] == "failed"
