@@ -2,7 +2,7 @@
 
 `python -m bench` measures an authenticated request, then large bodies and WebSockets, then revocations; `http`,
 `transfers` or `revocation` behind it measures one of them. `memory` measures what keys and connections take,
-`behaviours` what each proxy does with doubtful HTTP.
+`listing` what a page of a million keys costs, `behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import measure, memory, report, revocation, transfers
+from bench import listing, measure, memory, report, revocation, transfers
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
 from bench.peers import CONFIGURATIONS, Direct, Envoy, HAProxy, Nginx, Peer, Tunnel
@@ -77,10 +77,16 @@ def _revocation(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _listing(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(listing.run(cores))
+    return 0
+
+
 _COMMANDS = {
     "http": _http,
     "transfers": _transfers,
     "revocation": _revocation,
+    "listing": _listing,
     "memory": _memory,
     "behaviours": _behaviours,
 }

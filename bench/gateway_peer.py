@@ -14,8 +14,11 @@ from bench.peers import CONFIGURATIONS, Running, configuration
 from bench.processes import Process, Workshop, free_port
 from bench.workload import USER_ID
 from gateway.auth.secrets import SecretFormat, sha256_digest
+from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded.keeper import Addresses, Keeper
+from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.migrate import migrate
+from gateway.telemetry.metrics import Metrics
 
 KEYS_PER_USER = 5  # the default of `keys.max_per_user`
 _BATCH_USERS = 200
@@ -116,6 +119,17 @@ def start_node(
     process.wait_for_port(port)
     process.wait_for_port(status_port)
     return Node(process, port, admin_port, status_port)
+
+
+async def admin_token(dsn: str) -> str:
+    """A new operator's token for the management API."""
+    postgres = Postgres(dsn, metrics=Metrics())
+    await postgres.open()
+    try:
+        _, token = await AdminTokens(postgres).create(name="bench", role=Role.OPERATOR, tenant_id=None, expires_at=None)
+        return token
+    finally:
+        await postgres.close()
 
 
 class Gateway:

@@ -17,7 +17,7 @@ from statistics import median, quantiles
 import asyncpg
 
 from bench import report
-from bench.gateway_peer import Node, seed, start_node, start_stores
+from bench.gateway_peer import Node, admin_token, seed, start_node, start_stores
 from bench.generator import OwnGenerator
 from bench.measure import start_upstream
 from bench.processes import BenchError, Cores, Workshop, family
@@ -25,7 +25,6 @@ from bench.workload import Request
 from gateway.clock import SystemClock
 from gateway.consistency.feed import Feed
 from gateway.consistency.view import View
-from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded.keeper import Addresses
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.revisions import RevisionLog
@@ -160,16 +159,6 @@ async def _one(nodes: Sequence[Node], token: str, number: int, head: bytes) -> t
     return answered_at - sent_at, max(prober.refused_at for prober in probers) - changed_at, late
 
 
-async def _admin_token(dsn: str) -> str:
-    postgres = Postgres(dsn, metrics=Metrics())
-    await postgres.open()
-    try:
-        _, token = await AdminTokens(postgres).create(name="bench", role=Role.OPERATOR, tenant_id=None, expires_at=None)
-        return token
-    finally:
-        await postgres.close()
-
-
 def revocations(nodes_count: int, cores: Cores, *, has_redis: bool) -> Revocations:
     """Revoke key after key in a fleet of so many nodes."""
     count = REVOCATIONS[has_redis]
@@ -184,7 +173,7 @@ def revocations(nodes_count: int, cores: Cores, *, has_redis: bool) -> Revocatio
         heads = [Request(secret, upstream_port).head() for secret in secrets]
 
         async def all_of_them() -> list[tuple[float, float, int]]:
-            token = await _admin_token(addresses.postgres_dsn or "")
+            token = await admin_token(addresses.postgres_dsn or "")
             return [await _one(nodes, token, number, head) for number, head in enumerate(heads)]
 
         measured = asyncio.run(all_of_them())

@@ -23,7 +23,7 @@ from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.explanation import Hearings
 from gateway.auth.last_used import LastUsed
-from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.auth.secrets import Peppers
 from gateway.auth.signing import Sealer
 from gateway.auth.tokens import Signers, TokenVerifier
 from gateway.auth.verdict import Access
@@ -37,6 +37,7 @@ from gateway.control.api import build_api
 from gateway.control.deeds import Origin
 from gateway.control.explain import Explain
 from gateway.control.idempotency import Purge
+from gateway.control.key_parts import secret_format_of
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
 from gateway.control.provider import ProviderKeys
@@ -217,7 +218,7 @@ class Gateway:
         if tokens is not None:
             checks["signing_keys"] = lambda: tokens.signers.is_loaded
             await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
-        secret_format = SecretFormat(keys.prefix, settings.environment)
+        secret_format = secret_format_of(keys, settings.environment)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
         api = build_api(
@@ -232,6 +233,7 @@ class Gateway:
             people=await self._open_people(postgres),
             key_scopes=() if settings.oidc is None else settings.oidc.key_scopes,
             explain=self._explaining(admission, reader, view, postgres, shared, tokens, peppers),
+            github=settings.github_secret_scanning,
         )
         purge = Purge(postgres)
         await purge.start()

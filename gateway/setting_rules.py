@@ -47,6 +47,7 @@ def broken_rules(settings: object, is_written: Callable[[Place], bool] = lambda 
     """
     yield from _listeners(settings, is_written)
     yield from _peppers(settings)
+    yield from _imported(settings)
     yield from _proxies(settings)
     yield from _provider(settings, is_written)
     yield from _credentials(settings)
@@ -119,6 +120,15 @@ def _peppers(settings: object) -> Iterator[BrokenRule]:
                     "Give each pepper its own.",
                 )
             seen.add(name)
+
+
+def _imported(settings: object) -> Iterator[BrokenRule]:
+    imported = _get(_get(settings, "keys"), "imported")
+    bounds = [_get(imported, name) for name in ("length_minimum", "length_maximum")]
+    if all(isinstance(bound, int) for bound in bounds) and bounds[0] > bounds[1]:
+        yield BrokenRule(
+            ("keys", "imported", "length_minimum"), "is above length_maximum", "Write the smaller one here."
+        )
 
 
 def _proxies(settings: object) -> Iterator[BrokenRule]:

@@ -238,6 +238,7 @@ def _starts_with(pattern: str, what: str, cure: str) -> Callable[[SecretStr], Se
 
 
 Whole = Annotated[int, Field(ge=0, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
+SecretLength = Annotated[int, Field(ge=16, le=1024), BeforeValidator(_refuse_flag)]
 Tier = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_flag)]
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
 TokenSeconds = Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM), BeforeValidator(_refuse_flag)]
@@ -368,6 +369,14 @@ ProviderName = Annotated[
 ]
 KeyScope = Annotated[
     str, Shape(r"[A-Za-z0-9:._*-]{1,64}", "a scope", "Use 1 to 64 letters, digits and the signs : . _ * - alone.")
+]
+KeysUrl = Annotated[
+    str,
+    Shape(
+        rf"(?:https://{_HOST}|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::[0-9]{{1,5}})?/[!-~]*",
+        "the URL of public keys",
+        "Write an https URL with a path; http is for loopback addresses alone.",
+    ),
 ]
 Method = Annotated[
     str,

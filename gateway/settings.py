@@ -71,6 +71,15 @@ class Pepper(_Model):
     """At least 32 characters. A secret: it is never printed."""
 
 
+class ImportedSecrets(_Model):
+    """Secrets that were imported from elsewhere, in shapes of their own: visible ASCII, no shorter and no longer."""
+
+    length_minimum: values.SecretLength = 20
+    """Characters of the shortest one; at least 16. What is shorter is refused without a lookup."""
+    length_maximum: values.SecretLength = 128
+    """Characters of the longest one; at most 1024. What is longer is refused without a lookup."""
+
+
 class KeySettings(_Model):
     """What keys look like, and how many a user may own."""
 
@@ -80,6 +89,10 @@ class KeySettings(_Model):
     """Live keys that one user may own at a time."""
     grace_seconds: values.Whole = 86400
     """How long a rotated secret still works, unless the rotation says otherwise."""
+    imported: ImportedSecrets | None = None
+    """Secrets from elsewhere. Null means none: what has not the gateway's own shape is never looked up."""
+    verify_per_minute: values.Positive = 60
+    """How many secrets an administrator may have verified in a minute, on each node."""
     peppers: tuple[Pepper, ...] = ()
     """The first is used for new digests; the others are still accepted, so that a pepper can be replaced."""
 
@@ -163,6 +176,15 @@ class OidcSettings(_Model):
     """How often its public keys are read again. One that it withdraws is believed for as long, if it can be asked."""
     outage_seconds: values.Seconds = values.OUTAGE_SECONDS
     """For how long they are believed while they cannot be read again. Then users get 503."""
+
+
+class GithubSecretScanning(_Model):
+    """Reports of leaked keys by GitHub's partner programme: `POST /v1/secret-scanning/github`."""
+
+    action: Literal["revoke", "report"] = "revoke"
+    """What is done with a key that is found: `revoke` ends it, `report` only puts the leak on record."""
+    public_keys_url: values.KeysUrl = "https://api.github.com/meta/public_keys/secret_scanning"
+    """Where GitHub's public keys are: `https`, or `http` on a loopback address."""
 
 
 class CredentialPlace(_Model):
@@ -399,6 +421,8 @@ class Settings(_Model):
     """Short-lived access tokens. Null means that there are none."""
     oidc: OidcSettings | None = None
     """Users who sign in at an OpenID provider. Null means that nobody does."""
+    github_secret_scanning: GithubSecretScanning | None = None
+    """Reports of leaked keys by GitHub. Null means that none are taken."""
     credentials: tuple[CredentialPlace, ...] = Field(
         default=(CredentialPlace(header="Authorization"), CredentialPlace(header="X-Api-Key")), min_length=1
     )

@@ -46,7 +46,7 @@ class CredentialReader:
         """The one credential among `(header name, value)` pairs.
 
         None where there is none; a refusal for two different ones (R008, R009) and for one that has not the shape and
-        checksum of a secret, which is told without hashing it (R006).
+        checksum of a secret, nor that of an imported one, which is told without hashing it (R006).
         """
         if not presented:
             return None
@@ -70,6 +70,8 @@ class CredentialReader:
             return Credential(sha256_digest(secret))
         if self._accepts_tokens and is_token(secret):
             return Token(sha256_digest(secret), secret)
+        if self._format.is_imported_shape(secret):
+            return Credential(sha256_digest(secret))
         return INVALID
 
 

@@ -1,7 +1,8 @@
 """Secrets: how they are made, told from noise without I/O, and digested. Must not know: where digests are kept.
 
 Format: `<prefix>_<environment>_<base62, 32 characters or more><crc32 as 6 base62>`. The checksum covers all that stands
-before it, so a mistyped or invented secret is refused before anything is asked.
+before it, so a mistyped or invented secret is refused before anything is asked. Secrets that were imported from
+elsewhere have shapes of their own: where they are expected, each text of such a length has to be looked up.
 """
 
 import hashlib
@@ -36,13 +37,13 @@ def checksum(text: str) -> str:
 
 
 class SecretFormat:
-    """The one shape of secrets that this gateway issues and accepts.
+    """The one shape of secrets that this gateway issues, and the lengths of foreign ones that it accepts beside it.
 
     `prefix` and `environment` are the configured ones; a secret that names another environment has not this shape
-    and is refused without a lookup (R011).
+    and is refused without a lookup (R011). `imported`: the shortest and the longest imported secret, if there are any.
     """
 
-    def __init__(self, prefix: str, environment: str) -> None:
+    def __init__(self, prefix: str, environment: str, *, imported: tuple[int, int] | None = None) -> None:
         self.prefix = prefix
         self.environment = environment
         self._shape = re.compile(
@@ -54,6 +55,10 @@ class SecretFormat:
                 LONGEST_RANDOM_CHARACTERS + CHECKSUM_CHARACTERS,
             )
         )
+        # What begins as a secret of ours is one of ours, or a mistyped one.
+        self._imported_shape = (
+            None if imported is None else re.compile(rb"(?!%b_)[!-~]{%d,%d}" % (re.escape(prefix.encode()), *imported))
+        )
         self._match = self._shape.fullmatch
 
     def generate(self) -> str:
@@ -64,6 +69,10 @@ class SecretFormat:
     def is_well_formed(self, secret: bytes) -> bool:
         """Whether shape, environment and checksum fit. Touches nothing but `secret` (R006)."""
         return self._match(secret) is not None and self.has_checksum(secret)
+
+    def is_imported_shape(self, secret: bytes) -> bool:
+        """Whether it may be a secret from elsewhere: visible ASCII of the configured length (R006)."""
+        return self._imported_shape is not None and self._imported_shape.fullmatch(secret) is not None
 
     @staticmethod
     def has_checksum(secret: bytes) -> bool:

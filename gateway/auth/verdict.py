@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Literal
 
+from gateway.auth.credentials import INVALID
 from gateway.auth.principal import AuthKind, Principal
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.scopes import lacking
@@ -78,6 +79,14 @@ def ends_of(record: KeyRecord) -> list[tuple[float, Refusal]]:
 def first_deadline(record: KeyRecord) -> tuple[float, Refusal]:
     """The first moment (database epoch seconds) at which the record stops admitting, and what is said from then on."""
     return min(ends_of(record), key=lambda end: end[0])
+
+
+def refusal_at(record: KeyRecord, environment: str, now: float) -> Refusal | None:
+    """Why the record admits nobody at `now` (database epoch seconds) where `environment` is served; None if it does."""
+    if record.environment != environment:
+        return INVALID
+    deadline, after = first_deadline(record)
+    return standing_refusal(record) or (after if now >= deadline else None)
 
 
 def authorize(principal: Principal, access: Access) -> Refusal | None:

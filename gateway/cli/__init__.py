@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_tokens, audit, check, explain, keys, migrate, serve, signing_keys, up
+from gateway.cli import admin_tokens, audit, bulk, check, explain, keys, migrate, serve, signing_keys, up
 from gateway.configuration import ConfigurationError
 from gateway.errors import GatewayError
 
@@ -30,6 +30,8 @@ def application() -> typer.Typer:
     app.command()(migrate.migrate)
     app.command()(check.check)
     app.command()(explain.explain)
+    keys.app.command("import")(bulk.import_keys)
+    keys.app.command()(bulk.export)
     app.add_typer(keys.app, name="keys")
     app.add_typer(audit.app, name="audit")
     app.add_typer(admin_tokens.app, name="admin-token")

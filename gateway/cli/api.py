@@ -1,6 +1,7 @@
 """A running gateway's management API, as the commands call it."""
 
 import getpass
+import io
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -34,22 +35,30 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ApiUnreachable(self._url, type(error).__name__) from error
 
-    async def listing(self, path: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
-        """All items of a listing, page by page."""
-        found: list[dict[str, Any]] = []
+    async def pages(self, path: str, filters: Mapping[str, str]) -> AsyncIterator[list[dict[str, Any]]]:
+        """The items of a listing, a page at a time."""
         query = {**filters, "limit": str(PAGE)}
         while True:
             page = await self.call("GET", path, query=query)
-            found += page["items"]
+            yield page["items"]
             if page["next_cursor"] is None:
-                return found
+                return
             query["cursor"] = page["next_cursor"]
 
-    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """The lines of an export, as they come. One that is cut off raises ApiUnreachable."""
+    async def listing(self, path: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        """All items of a listing."""
+        return [item async for page in self.pages(path, filters) for item in page]
+
+    async def lines(
+        self, path: str, query: Mapping[str, str], *, method: str = "GET", file: tuple[str, bytes] | None = None
+    ) -> AsyncIterator[bytes]:
+        """The lines of a reply as they come; if it is cut off, ApiUnreachable. `file`: its type and content."""
         unbounded = aiohttp.ClientTimeout(total=None, sock_read=CALL_SECONDS)
+        headers, data = ({}, None) if file is None else ({"Content-Type": file[0]}, io.BytesIO(file[1]))
         try:
-            async with self._session.get(self._url + path, params=query, timeout=unbounded) as response:
+            async with self._session.request(
+                method, self._url + path, params=query, headers=headers, data=data, timeout=unbounded
+            ) as response:
                 if response.status != 200:
                     await self._object(response)
                 rest = b""

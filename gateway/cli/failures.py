@@ -21,6 +21,7 @@ NEXT_STEPS = {
     "auth_unavailable": "Check that Postgres answers, and the address in `postgres.dsn`; then repeat the command.",
     "duplicate_name": "Choose another --name, or revoke the key that has it: `ostiary keys list`.",
     "forbidden": "Use a token with the role `operator`: `ostiary admin-token create --role operator -c FILE`.",
+    "import_cut_off": "Repeat the command: rows that are there already are left as they are.",
     "invalid_admin_token": "Put a valid token into OSTIARY_ADMIN_TOKEN; make one with"
     " `ostiary admin-token create --role operator -c FILE`.",
     "key_expired": "Create another key: `ostiary keys create`.",
@@ -54,6 +55,13 @@ class ApiUnreachable(GatewayError):
         self.public = f"No management API answers at {url} ({reason})."
 
 
+class ImportCutOff(GatewayError):
+    """The reply to an import ended before its summary."""
+
+    code = "import_cut_off"
+    public = "The import was cut off."
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Print the failure of the block on stderr, with the next step, and end the command."""
@@ -62,7 +70,9 @@ def told() -> Iterator[None]:
     except GatewayError as error:
         members = error.members if isinstance(error, Problem | CallRefused) else {}
         # Texts for the log may be shown to whoever works straight on the stores: it is the operator.
-        is_public = isinstance(error, Problem | CallRefused | ApiUnreachable) or error.fault is Fault.CLIENT
+        is_public = (
+            isinstance(error, Problem | CallRefused | ApiUnreachable | ImportCutOff) or error.fault is Fault.CLIENT
+        )
         print(f"ostiary: {error.code}: {error.public}" if is_public else f"ostiary: {error}", file=sys.stderr)
         for issue in members.get("issues", []):
             print(f"  {issue.get('place') or 'input'}: {issue.get('message')}", file=sys.stderr)

@@ -11,18 +11,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.auth.secrets import Peppers
 from gateway.cli.api import PAGE, Api, open_api
 from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import Administrator, Role
-from gateway.control.bodies import NewKeyBody, RevokeBody, RotateBody, parse_body
+from gateway.control.bodies import NewKeyBody, RevokeBody, RotateBody, VerifyBody, parse_body
+from gateway.control.containment import Containment
 from gateway.control.deeds import of_command
 from gateway.control.ids import new_id
+from gateway.control.import_rows import MEDIA_TYPES, FileFormat, read_rows
+from gateway.control.imports import Imports
 from gateway.control.issuance import Issuance
-from gateway.control.key_parts import KeyParts, shown_key
+from gateway.control.key_parts import KeyParts, secret_format_of, shown_key
 from gateway.control.keys import Keys
 from gateway.control.mutations import Mutations
+from gateway.control.verification import Verification
 from gateway.settings import Settings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
@@ -33,6 +37,8 @@ from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.entries import RedisEntries
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
+
+Items = list[dict[str, Any]]  # the classes below have a `list` of their own
 
 
 class KeyDoor(Protocol):
@@ -58,6 +64,22 @@ class KeyDoor(Protocol):
         """`POST /v1/keys/{id}/revoke`."""
         ...
 
+    async def contain(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /v1/keys/{id}/contain`."""
+        ...
+
+    async def verify(self, secret: str) -> dict[str, Any]:
+        """`POST /v1/keys/verify`."""
+        ...
+
+    def pages(self, filters: Mapping[str, str]) -> AsyncIterator[Items]:
+        """`GET /v1/keys`, a page at a time."""
+        ...
+
+    def import_keys(self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool) -> AsyncIterator[dict[str, Any]]:
+        """`POST /v1/imports`, a line at a time."""
+        ...
+
 
 def by_command() -> Administrator:
     """Whoever runs a command straight on the stores: allowed everything, as the database already allows it."""
@@ -67,9 +89,12 @@ def by_command() -> Administrator:
 class Direct:
     """Straight to the stores, as an operator: whoever can read the configuration may do anything."""
 
-    def __init__(self, issuance: Issuance, keys: Keys) -> None:
-        self._issuance = issuance
-        self._keys = keys
+    def __init__(self, parts: KeyParts) -> None:
+        self._issuance = Issuance(parts)
+        self._keys = Keys(parts, self._issuance)
+        self._verification = Verification(parts)
+        self._imports = Imports(parts)
+        self._containment = Containment(parts)
         self._caller = by_command()
 
     async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +104,14 @@ class Direct:
 
     async def list(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
         """As KeyDoor."""
-        found: list[dict[str, Any]] = []
-        while True:
-            after = found[-1]["id"] if found else ""
-            rows = await self._keys.page(self._caller, **filters, after=after, limit=PAGE)
-            found += [shown_key(row) for row in rows]
-            if len(rows) < PAGE:
-                return found
+        return [key async for page in self.pages(filters) for key in page]
+
+    async def pages(self, filters: Mapping[str, str]) -> AsyncIterator[Items]:
+        """As KeyDoor."""
+        after = ""
+        while rows := await self._keys.page(self._caller, **filters, after=after, limit=PAGE):
+            yield [shown_key(row) for row in rows]
+            after = rows[-1].id
 
     async def show(self, key_id: str) -> dict[str, Any]:
         """As KeyDoor."""
@@ -100,6 +126,24 @@ class Direct:
         """As KeyDoor."""
         body = parse_body(json.dumps(options).encode(), RevokeBody)
         return (await self._keys.revoke(self._caller, key_id, body.reason)).shown
+
+    async def contain(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        body = parse_body(json.dumps(options).encode(), RevokeBody)
+        return (await self._containment.contain(self._caller, key_id, body.reason)).shown
+
+    async def verify(self, secret: str) -> dict[str, Any]:
+        """As KeyDoor."""
+        body = parse_body(json.dumps({"secret": secret}).encode(), VerifyBody)
+        return await self._verification.verify(self._caller, body.secret.get_secret_value())
+
+    async def import_keys(
+        self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As KeyDoor."""
+        async for batch in self._imports.run(self._caller, read_rows(raw, file_format), is_dry_run=is_dry_run):
+            for line in batch:
+                yield line
 
 
 class Remote:
@@ -116,6 +160,10 @@ class Remote:
         """As KeyDoor."""
         return await self._api.listing("/v1/keys", filters)
 
+    def pages(self, filters: Mapping[str, str]) -> AsyncIterator[Items]:
+        """As KeyDoor."""
+        return self._api.pages("/v1/keys", filters)
+
     async def show(self, key_id: str) -> dict[str, Any]:
         """As KeyDoor."""
         return await self._api.call("GET", f"/v1/keys/{quote(key_id, safe='')}")
@@ -127,6 +175,23 @@ class Remote:
     async def revoke(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """As KeyDoor."""
         return await self._api.call("POST", f"/v1/keys/{quote(key_id, safe='')}/revoke", body=options)
+
+    async def contain(self, key_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._api.call("POST", f"/v1/keys/{quote(key_id, safe='')}/contain", body=options)
+
+    async def verify(self, secret: str) -> dict[str, Any]:
+        """As KeyDoor."""
+        return await self._api.call("POST", "/v1/keys/verify", body={"secret": secret})
+
+    async def import_keys(
+        self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As KeyDoor."""
+        query = {"dry_run": str(is_dry_run).lower()}
+        file = next(media_type for media_type, one in MEDIA_TYPES.items() if one is file_format), raw
+        async for line in self._api.lines("/v1/imports", query, method="POST", file=file):
+            yield json.loads(line)
 
 
 @asynccontextmanager
@@ -163,13 +228,12 @@ async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
         parts = KeyParts(
             postgres,
             mutations,
-            SecretFormat(settings.keys.prefix, settings.environment),
+            secret_format_of(settings.keys, settings.environment),
             Peppers([pepper.secret.get_secret_value().encode() for pepper in settings.keys.peppers]),
             settings.keys,
             metrics,
         )
-        issuance = Issuance(parts)
-        yield Direct(issuance, Keys(parts, issuance))
+        yield Direct(parts)
 
 
 async def _open_push(

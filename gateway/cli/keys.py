@@ -1,7 +1,9 @@
-"""`ostiary keys`: make, list, show, rotate and revoke keys."""
+"""`ostiary keys`: make, list, show, rotate, revoke, contain and verify keys."""
 
 import asyncio
 import contextlib
+import getpass
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gateway.cli.api import read_token
-from gateway.cli.failures import told
+from gateway.cli.failures import FAILED, told
 from gateway.cli.key_doors import KeyDoor, open_direct, open_remote
 from gateway.cli.output import Output, OutputOption, log_to_stderr, show_list, show_one
 from gateway.configuration import load
@@ -19,8 +21,8 @@ T = TypeVar("T")
 COLUMNS = ("id", "user_id", "tenant_id", "name", "prefix", "status", "created_at", "last_used_at", "expires_at")
 
 app = typer.Typer(
-    help="Keys: make, list, show, rotate, revoke. Either straight on the stores (-c FILE), or by the management API"
-    " (--api URL, with an admin token in OSTIARY_ADMIN_TOKEN or on stdin).",
+    help="Keys: make, list, show, rotate, revoke, contain, verify, import, export. Either straight on the stores"
+    " (-c FILE), or by the management API (--api URL, with an admin token in OSTIARY_ADMIN_TOKEN or on stdin).",
     no_args_is_help=True,
 )
 
@@ -51,7 +53,7 @@ def create(
         wanted["expires_at"] = as_moment(expires_at)
     if operator:
         wanted["kind"] = "operator"
-    _through(config, api, lambda door: door.create(wanted), lambda key: show_one(key, output))
+    through(config, api, lambda door: door.create(wanted), lambda key: show_one(key, output))
 
 
 @app.command("list")
@@ -68,7 +70,7 @@ def list_keys(
         raise typer.BadParameter("use active, revoked or expired", param_hint="--status")
     named = {"user_id": user, "tenant_id": tenant, "status": status}
     filters = {name: value for name, value in named.items() if value is not None}
-    _through(config, api, lambda door: door.list(filters), lambda keys: show_list(keys, COLUMNS, output))
+    through(config, api, lambda door: door.list(filters), lambda keys: show_list(keys, COLUMNS, output))
 
 
 @app.command()
@@ -76,7 +78,7 @@ def show(
     key_id: KeyArgument, config: ConfigOption = None, api: ApiOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Show one key."""
-    _through(config, api, lambda door: door.show(key_id), lambda key: show_one(key, output))
+    through(config, api, lambda door: door.show(key_id), lambda key: show_one(key, output))
 
 
 @app.command()
@@ -92,7 +94,7 @@ def rotate(
 ) -> None:
     """Give a key a new secret. It is printed once; the present one works on for the grace window."""
     options = {} if grace_seconds is None else {"grace_seconds": grace_seconds}
-    _through(config, api, lambda door: door.rotate(key_id, options), lambda key: show_one(key, output))
+    through(config, api, lambda door: door.rotate(key_id, options), lambda key: show_one(key, output))
 
 
 @app.command()
@@ -105,7 +107,60 @@ def revoke(
 ) -> None:
     """Revoke a key and all its secrets, for good. When this is done, no node admits it."""
     options = {} if reason is None else {"reason": reason}
-    _through(config, api, lambda door: door.revoke(key_id, options), lambda key: show_one(key, output))
+    through(config, api, lambda door: door.revoke(key_id, options), lambda key: show_one(key, output))
+
+
+@app.command()
+def contain(
+    key_id: KeyArgument,
+    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
+    config: ConfigOption = None,
+    api: ApiOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Answer a leak: revoke the key with its tokens and open streams, and tell what it touched. May be repeated."""
+    options = {} if reason is None else {"reason": reason}
+    through(config, api, lambda door: door.contain(key_id, options), lambda told: _show_contained(told, output))
+
+
+def _show_contained(told: dict[str, Any], output: Output) -> None:
+    if output is Output.JSON:
+        show_one(told, output)
+        return
+    touched = told["touched"]
+    show_one({**told["key"], "was_revoked": told["was_revoked"], "propagation": told["propagation"]}, output)
+    for title, rows, columns in (
+        ("Retired secrets, ended with it", touched["retired_secrets"], ("id", "prefix", "retired_at", "expires_at")),
+        ("What was done to it, the latest first", _by_actor(touched["audit"]), ("at", "actor", "address", "action")),
+        ("Nodes", touched["nodes"] or [], ("id", "version", "revision", "seen_at")),
+    ):
+        typer.echo(f"\n{title}:{'' if rows else ' none'}")
+        if rows:
+            show_list(rows, columns, output)
+
+
+def _by_actor(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**event, "actor": event["actor"]["name"]} for event in events]
+
+
+@app.command()
+def verify(config: ConfigOption = None, api: ApiOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Say whether a secret, asked for or read from stdin, would be admitted now; where not, the exit code is 1.
+
+    Where the admin token comes from stdin too, it is the first line and the secret is the second.
+    """
+
+    async def ask(door: KeyDoor) -> dict[str, Any]:
+        return await door.verify(await asyncio.to_thread(_read_secret))
+
+    verdict = through(config, api, ask, lambda found: show_one(found, output))
+    if not verdict["valid"]:
+        raise typer.Exit(FAILED)
+
+
+def _read_secret() -> str:
+    """Never from the command line, which others can see."""
+    return (getpass.getpass("Secret: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
 
 
 def as_moment(text: str) -> str | float:
@@ -115,10 +170,10 @@ def as_moment(text: str) -> str | float:
     return text
 
 
-def _through(
+def through(
     config: Path | None, api: str | None, do: Callable[[KeyDoor], Awaitable[T]], tell: Callable[[T], None]
-) -> None:
-    """Do it through the one door that was named, and tell the result."""
+) -> T:
+    """Do it through the one door that was named, tell the result and return it."""
     log_to_stderr()
     if (config is None) == (api is None):
         raise typer.BadParameter("name one of -c FILE (straight on the stores) and --api URL", param_hint="-c, --api")
@@ -134,4 +189,6 @@ def _through(
             return await do(opened)
 
     with told():
-        tell(asyncio.run(run()))
+        result = asyncio.run(run())
+        tell(result)
+        return result

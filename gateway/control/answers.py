@@ -6,7 +6,7 @@ Must not know: how an object is made.
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 from pydantic.json_schema import SkipJsonSchema
 
 Features = dict[str, bool | int | str]
@@ -220,6 +220,55 @@ class Nodes(Page[Node]):
     """Nodes."""
 
 
+class Verified(Answer):
+    """What a secret is worth: `valid`, or the `code` that a request with it would be refused by."""
+
+    valid: bool
+    code: str | None
+    key_id: str | None
+    secret_state: Literal["current", "retired"] | None
+    secret_expires_at: datetime | None
+    key: Key | None
+
+
+class ImportedRow(Answer):
+    """What came of one row of an import."""
+
+    row: int
+    outcome: Literal["created", "unchanged", "refused"]
+    key_id: str | None = None
+    code: str | SkipJsonSchema[None] = None
+    message: str | SkipJsonSchema[None] = None
+
+
+class ImportSummaryLine(Answer):
+    """The last line of an import."""
+
+    summary: dict[str, Any]
+
+
+class ImportProblemLine(Answer):
+    """The last line of an import that could not go on."""
+
+    problem: dict[str, Any]
+
+
+class ImportLine(RootModel[ImportedRow | ImportSummaryLine | ImportProblemLine]):
+    """A line of the answer to an import."""
+
+
+class LeakLabel(Answer):
+    """Whether a reported token was a key here; `token_hash` is the SHA-256 of it."""
+
+    token_hash: str
+    token_type: str
+    label: Literal["true_positive", "false_positive"]
+
+
+class LeakLabels(RootModel[list[LeakLabel]]):
+    """What came of a report."""
+
+
 class Decision(BaseModel):
     """What becomes of a request; the facts of a refusal stand beside these."""
 
@@ -284,6 +333,24 @@ class Event(Answer):
 
 class Events(Page[Event]):
     """Events."""
+
+
+class Touched(Answer):
+    """What a key was lately used and changed for. Tokens are not on record; nodes are told to whoever sees all."""
+
+    last_used_at: datetime | None
+    retired_secrets: list[RetiredSecret]
+    tokens: None
+    audit: list[Event]
+    nodes: list[Node] | None
+
+
+class Contained(Changed):
+    """A key that has been ended, and what it touched."""
+
+    key: Key
+    was_revoked: bool
+    touched: Touched
 
 
 class Chain(Answer):

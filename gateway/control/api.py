@@ -5,14 +5,20 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from gateway.auth.secrets import Peppers, SecretFormat
+from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import AdminTokens
 from gateway.control.audit import AuditCalls
 from gateway.control.authorization import Gate
 from gateway.control.cache import CacheCalls
+from gateway.control.call_rate import CallRate
 from gateway.control.calls import Call
+from gateway.control.containment import Containment, ContainmentCalls
 from gateway.control.entitlements import EntitlementCalls
 from gateway.control.explain import Explain, ExplainCalls
+from gateway.control.github_keys import GithubKeys
+from gateway.control.import_calls import ImportCalls
+from gateway.control.imports import Imports
 from gateway.control.issuance import Issuance
 from gateway.control.key_calls import KeyCalls
 from gateway.control.key_parts import KeyParts
@@ -26,9 +32,11 @@ from gateway.control.plans import PlanCalls
 from gateway.control.problems import answer_errors, mark_reply
 from gateway.control.replays import replaying
 from gateway.control.retired_secrets import RetiredSecrets
+from gateway.control.secret_scanning import SecretScanning, SecretScanningCalls
 from gateway.control.tenants import TenantCalls
 from gateway.control.users import UserCalls
-from gateway.settings import KeySettings
+from gateway.control.verification import Verification, VerifyCalls
+from gateway.settings import GithubSecretScanning, KeySettings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.revisions import RevisionLog
@@ -50,11 +58,12 @@ def build_api(
     people: People | None = None,
     key_scopes: Sequence[str] = (),
     explain: Explain | None = None,
+    github: GithubSecretScanning | None = None,
 ) -> web.Application:
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
     Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
-    tells decisions of this node; None where there is none to tell of.
+    tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys.
     """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
@@ -68,10 +77,15 @@ def build_api(
         *_keys(parts, key_scopes),
         *_oversight(postgres, revisions, secret_format),
         *(() if explain is None else ExplainCalls(explain).calls()),
+        *(() if github is None else _secret_scanning(parts, github).calls()),
     )
-    for call in (*calls, *OpenApi(calls).calls()):
-        gate.guard(app.router, call)
+    gate.guard(app.router, (*calls, *OpenApi(calls).calls()))
     return app
+
+
+def _secret_scanning(parts: KeyParts, github: GithubSecretScanning) -> SecretScanningCalls:
+    scanning = SecretScanning(parts, Containment(parts), github.action)
+    return SecretScanningCalls(scanning, GithubKeys(github.public_keys_url, SystemClock.monotonic), parts)
 
 
 def _tenancy(postgres: Postgres, mutations: Mutations) -> tuple[Call, ...]:
@@ -85,9 +99,18 @@ def _tenancy(postgres: Postgres, mutations: Mutations) -> tuple[Call, ...]:
 
 def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
     issuance = Issuance(parts)
+    verifying = VerifyCalls(Verification(parts), CallRate(parts.settings.verify_per_minute, SystemClock.monotonic))
     keys = KeyCalls(issuance, Keys(parts, issuance), RetiredSecrets(parts))
     mine = MyCalls(parts.postgres, issuance, key_scopes)
-    return (*keys.calls(), *mine.calls(), *keys.personal_calls(), *CacheCalls(parts).calls())
+    return (
+        *keys.calls(),
+        *verifying.calls(),
+        *ContainmentCalls(Containment(parts)).calls(),
+        *ImportCalls(Imports(parts)).calls(),
+        *mine.calls(),
+        *keys.personal_calls(),
+        *CacheCalls(parts).calls(),
+    )
 
 
 def _oversight(postgres: Postgres, revisions: RevisionLog, secret_format: SecretFormat) -> tuple[Call, ...]:

@@ -4,6 +4,8 @@ Every call names the roles that may make it, or says that anybody may, or that i
 admin token, whatever its role.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
@@ -31,9 +33,14 @@ class Gate:
     people: People | None = None
     _calls: dict[web.AbstractRoute, Call] = field(default_factory=dict)
 
-    def guard(self, router: web.UrlDispatcher, call: Call) -> None:
-        """Register a call."""
-        self._calls[router.add_route(call.method, call.path, call.handler)] = call
+    def guard(self, router: web.UrlDispatcher, calls: Sequence[Call]) -> None:
+        """Register the calls. A name in a path stands for anything but what is a path of its own (/v1/keys/verify)."""
+        for call in calls:
+            start, _, end = call.path.partition("{id}")
+            taken = [other.path.removeprefix(start) for other in calls if other.path.startswith(start) and not end]
+            literal = "|".join(sorted({re.escape(name) for name in taken if name.isalpha()}))
+            path = call.path.replace("{id}", f"{{id:(?!(?:{literal})$)[^{{}}/]+}}") if literal else call.path
+            self._calls[router.add_route(call.method, path, call.handler)] = call
 
     @property
     def middleware(self) -> Middleware:

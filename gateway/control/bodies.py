@@ -5,7 +5,7 @@ import unicodedata
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.control.moments import Moment
@@ -185,6 +185,12 @@ class RevokeBody(Body):
     reason: Annotated[Text, Field(max_length=200)] | None = None
 
 
+class VerifyBody(Body):
+    """`POST /v1/keys/verify`."""
+
+    secret: SecretStr
+
+
 class NewAdminToken(Body):
     """What a new admin token is made of; for the command, since no call makes one."""
 
@@ -221,6 +227,15 @@ async def read_body(request: web.Request, model: type[B], *, is_optional: bool =
     """The request's body as `model`; an empty one is `{}` where it `is_optional`. Raises InvalidBody."""
     raw = await request.read()
     return parse_body(raw or b"{}" if is_optional else raw, model)
+
+
+async def read_raw(request: web.Request, limit_bytes: int) -> bytes:
+    """The whole body, if it is no larger than that; the application's own limit is for small ones."""
+    try:
+        larger = request.clone(client_max_size=limit_bytes)
+    except RuntimeError:  # read before, for its Idempotency-Key
+        return await request.read()
+    return await larger.read()
 
 
 def parse_body(raw: bytes, model: type[B]) -> B:

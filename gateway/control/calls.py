@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import BaseModel
 
 from gateway.control.admin_tokens import Role
-from gateway.control.answers import Answer
 from gateway.control.bodies import Body, read_body
 from gateway.control.pages import Query, read_query
 from gateway.control.problems import InvalidBody
@@ -30,11 +30,11 @@ NDJSON: Final = "application/x-ndjson"
 class Call:
     """One call: its path may hold `{names}`, and `handler` runs for these `roles` alone (None: for anybody, no token).
 
-    One that `is_personal` is for signed-in users, about what is theirs, and for no role.
-    `about` is a sentence for its readers. `query` and `body` are what it takes; an empty body is `{}` where that
-    `is_body_optional`, and a bad one is answered with `bad_body_status`. `answer` is what it answers (None: nothing),
-    with one of `statuses`; as `media_type`, an object a line where that is NDJSON. `problems` are what it refuses
-    beside what follows from all this (`openapi.py`).
+    One that `is_personal` is for signed-in users, about what is theirs, and for no role. `about` is a sentence for its
+    readers. `query` and `body` are what it takes, or a body of one of the `raw_types` that its handler reads; an empty
+    body is `{}` where it `is_body_optional`, and a bad one is answered with `bad_body_status`. `answer` is what it
+    answers (None: nothing), with one of `statuses`; as `media_type`, an object a line where that is NDJSON. `problems`
+    are what it refuses beside what follows from all this (`openapi.py`).
     """
 
     method: str
@@ -46,8 +46,9 @@ class Call:
     query: type[Query] | None = None
     body: type[Body] | None = None
     is_body_optional: bool = False
+    raw_types: tuple[str, ...] = ()
     bad_body_status: int = 400
-    answer: type[Answer] | None = None
+    answer: type[BaseModel] | None = None
     statuses: tuple[int, ...] = (200,)
     media_type: str = "application/json"
     problems: tuple[type[GatewayError], ...] = ()

@@ -6,11 +6,11 @@ on record does not happen.
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.stores.postgres.audit import NewEvent, append
+from gateway.stores.postgres.audit import NewEvent, append, append_all
 from gateway.stores.postgres.connection import Connection
 
 Shown = Mapping[str, Any]
@@ -70,18 +70,24 @@ def of_command() -> Origin:
 
 async def record(connection: Connection, deed: Deed, origin: Origin) -> None:
     """Put the deed on record, as the last thing that its transaction does."""
-    await append(
-        connection,
-        NewEvent(
-            actor_kind=origin.kind,
-            actor_id=origin.id,
-            actor_name=origin.name,
-            address=origin.address,
-            action=deed.action,
-            target=deed.target,
-            tenant_id=deed.tenant_id,
-            before=deed.before,
-            after=deed.after,
-            request_id=origin.request_id,
-        ),
+    await append(connection, _event(deed, origin))
+
+
+async def record_all(connection: Connection, deeds: Sequence[Deed], origin: Origin) -> None:
+    """Put the deeds of bulk work on record, each as an event of its own."""
+    await append_all(connection, [_event(deed, origin) for deed in deeds])
+
+
+def _event(deed: Deed, origin: Origin) -> NewEvent:
+    return NewEvent(
+        actor_kind=origin.kind,
+        actor_id=origin.id,
+        actor_name=origin.name,
+        address=origin.address,
+        action=deed.action,
+        target=deed.target,
+        tenant_id=deed.tenant_id,
+        before=deed.before,
+        after=deed.after,
+        request_id=origin.request_id,
     )

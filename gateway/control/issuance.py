@@ -145,7 +145,7 @@ class Issuance:
             expires_at=wanted.expires_at,
         )
         row = await sql.insert(connection, key)
-        if material.secret is None and await sql.is_known_secret(connection, material.digests, other_than=key.id):
+        if material.secret is None and await sql.is_known_secret(connection, material.digests, other_than=[key.id]):
             raise DuplicateKey("the digest is known")
         return row
 

@@ -18,6 +18,9 @@ class Operation(StrEnum):
     REVOKE = "revoke"
     SET_WINDOW = "set_window"
     INVALIDATE = "invalidate"
+    CONTAIN = "contain"
+    VERIFY = "verify"
+    IMPORT = "import"
 
 
 class Result(StrEnum):

@@ -17,6 +17,16 @@ from gateway.telemetry.metrics import Metrics
 READ_SECONDS = 3.0
 
 
+def secret_format_of(keys: KeySettings, environment: str) -> SecretFormat:
+    """The shapes of secrets by the configuration."""
+    bounds = keys.imported
+    return SecretFormat(
+        keys.prefix,
+        environment,
+        imported=None if bounds is None else (bounds.length_minimum, bounds.length_maximum),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class KeyParts:
     """The parts that the services for keys share. `secret_format` is that of this installation's environment."""

@@ -14,8 +14,8 @@ from gateway.control.key_operations import Operation, counted
 from gateway.control.key_parts import READ_SECONDS, KeyParts, check_kind, own, shown_key
 from gateway.control.mutations import Judge, answer_of
 from gateway.control.problems import Problem
+from gateway.stores.postgres import key_pages, retired_secrets
 from gateway.stores.postgres import keys as sql
-from gateway.stores.postgres import retired_secrets
 from gateway.stores.postgres.connection import Connection
 from gateway.stores.postgres.keys import KeyRow
 
@@ -74,7 +74,7 @@ class Keys:
         if caller.user_id is not None and user_id not in (None, caller.user_id):
             return []
         return await self._parts.postgres.run(
-            lambda c: sql.page(
+            lambda c: key_pages.page(
                 c,
                 tenant_id=caller.tenant_id or tenant_id,
                 user_id=caller.user_id or user_id,

@@ -43,6 +43,11 @@ def text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def of_epoch(seconds: float | None) -> datetime | None:
+    """The moment that many seconds after the epoch; None stays None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
 def _validate(value: object) -> datetime:
     try:
         return parse(value)

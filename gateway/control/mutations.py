@@ -1,13 +1,13 @@
 """A change, from its transaction to the moment when no node decides by what was before (the revision rule)."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from gateway.consistency.confirmation import CONFIRMED, Propagation, Propagator
 from gateway.control.admin_tokens import Administrator, still_stands
-from gateway.control.deeds import BY_TOKEN, Answer, Deed, Shown, record
+from gateway.control.deeds import BY_TOKEN, Answer, Deed, Shown, record, record_all
 from gateway.control.idempotency import AlreadyAnswered, KeptReply
 from gateway.control.problems import Unauthenticated
 from gateway.errors import GatewayError, StoreUnavailable
@@ -48,8 +48,7 @@ class Mutations:
         once = caller.once if is_answer else None
 
         async def transaction(connection: Connection) -> Deed:
-            if caller.origin.kind == BY_TOKEN and not await still_stands(connection, caller):
-                raise Unauthenticated(f"{caller.token_id} has ended since the call was let through")
+            await self._check(connection, caller)
             if once is not None:
                 await once.claim(connection)
             deed = await work(connection)
@@ -65,6 +64,10 @@ class Mutations:
         except AlreadyAnswered as earlier:
             return await self.replay(earlier.reply)
         return answer_of(deed.status, deed.body, await self._see_through(change, target, is_narrowing, must_confirm))
+
+    async def _check(self, connection: Connection, caller: Administrator) -> None:
+        if caller.origin.kind == BY_TOKEN and not await still_stands(connection, caller):
+            raise Unauthenticated(f"{caller.token_id} has ended since the call was let through")
 
     async def _see_through(self, change: Change, target: str, is_narrowing: bool, must_confirm: bool) -> Propagation:
         if change.revision == 0:
@@ -93,6 +96,25 @@ class Mutations:
             return await attempt(may_narrow=False)
         except _Narrows:
             return await attempt(may_narrow=True)
+
+    async def apply_bulk(
+        self, work: Callable[[Connection], Awaitable[Sequence[Deed]]], *, caller: Administrator, target: str
+    ) -> Change:
+        """Run `work`, one piece of bulk work that takes nothing away, in one transaction with all its deeds on record.
+
+        No node is told yet: who has done the last piece does so (`tell`). Raises what `work` raises, StoreUnavailable.
+        """
+
+        async def transaction(connection: Connection) -> None:
+            await self._check(connection, caller)
+            await record_all(connection, await work(connection), caller.origin)
+
+        _, change = await self._changes.commit(transaction, target=target, is_narrowing=False)
+        return change
+
+    async def tell(self, change: Change) -> Propagation:
+        """Bring a committed change that takes nothing away to every node, and with it all that came before."""
+        return await self._propagator.propagate(change, is_narrowing=False)
 
     async def replay(self, kept: KeptReply) -> Answer:
         """Answer once more what was done by an earlier request; how far it has come is told anew (R301).

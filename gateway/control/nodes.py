@@ -36,10 +36,11 @@ class NodeCalls:
         """`GET /v1/nodes`: all of them on one page; a node that died stays until it is forgotten."""
         query_of(request, Listing)
         nodes = await self._revisions.nodes(self._environment)
-        return reply({"items": [_shown(node) for node in nodes], "next_cursor": None})
+        return reply({"items": [shown_node(node) for node in nodes], "next_cursor": None})
 
 
-def _shown(node: NodeRow) -> dict[str, Any]:
+def shown_node(node: NodeRow) -> dict[str, Any]:
+    """The node as the API shows it."""
     return {
         "id": node.id,
         "version": node.version,

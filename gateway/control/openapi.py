@@ -148,6 +148,8 @@ def _operation(call: Call) -> dict[str, Any]:
     if call.body is not None:
         content = {"application/json": {"schema": _reference(call.body)}}
         about["requestBody"] = {"required": not call.is_body_optional, "content": content}
+    elif call.raw_types:
+        about["requestBody"] = {"required": True, "content": {name: {"schema": {}} for name in call.raw_types}}
     return about
 
 
@@ -216,7 +218,8 @@ def _problem_schema(call: Call, status: int, problems: Sequence[type[GatewayErro
 def _codes(call: Call, problem: type[GatewayError]) -> set[str]:
     if problem is not InvalidBody:
         return {problem.code}
-    assert call.body is not None
+    if call.body is None:
+        return {InvalidBody.code}
     return {InvalidBody.code} | {CODES[name] for name in call.body.model_fields if name in CODES}
 
 

@@ -27,6 +27,12 @@ def _limit(text: str) -> int:
     raise PydanticCustomError("limit", f"Write a whole number from 1 to {LARGEST_LIMIT}")
 
 
+def _flag(text: str) -> bool:
+    if text in ("true", "false"):
+        return text == "true"
+    raise PydanticCustomError("flag", "Write true or false")
+
+
 def _after(cursor: str) -> str:
     try:
         after = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
@@ -46,6 +52,7 @@ def _event_number(after: str) -> str:
 Limit = Annotated[
     int, BeforeValidator(_limit), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT})
 ]
+Flag = Annotated[bool, BeforeValidator(_flag), WithJsonSchema({"type": "boolean"})]
 CURSOR = WithJsonSchema({"description": "`next_cursor` of the page before.", "type": "string", "minLength": 1})
 
 

@@ -113,6 +113,15 @@ class PayloadTooLarge(Problem):
     public = "The body is too large."
 
 
+class UnsupportedMediaType(Problem):
+    """The body is of a type that the call does not read."""
+
+    code = "unsupported_media_type"
+    status = 415
+    answer = ProblemWithIssues
+    public = "This call does not read bodies of this Content-Type. See the issues."
+
+
 def reply(data: object, *, status: int = 200) -> web.Response:
     """A JSON reply."""
     return web.Response(

@@ -64,6 +64,9 @@ class Metrics:
         self.key_operations = Counter(
             "ostiary_key_operations", "Management calls on keys", ["operation", "result"], registry=r
         )
+        self.leak_reports = Counter(
+            "ostiary_leak_reports", "Leaked keys reported by secret scanning, by what was done", ["result"], registry=r
+        )
         self.dependency_up = Gauge(
             "ostiary_dependency_up", "1 while the dependency answers", ["dependency"], registry=r
         )

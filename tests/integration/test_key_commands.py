@@ -108,6 +108,31 @@ async def test_a_key_from_creation_to_revocation(shell: Shell) -> None:
     assert "already_revoked" in await shell.failed(1, "keys", "revoke", made["id"])
 
 
+async def test_a_secret_is_verified(shell: Shell) -> None:
+    """Exit 0 and its key, or exit 1 and the reason; the secret comes from stdin and is never printed. R277."""
+    made = await shell.done("keys", "create", "--user", "ada", "--name", "cli")
+    good = await shell.run("keys", "verify", "-o", "json", stdin=made["secret"] + "\n")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert (json.loads(good.stdout)["valid"], json.loads(good.stdout)["key_id"]) == (True, made["id"])
+    bad = await shell.run("keys", "verify", stdin=made["secret"][:-1] + "\n")
+    assert (bad.returncode, bad.stderr) == (1, "")
+    assert "invalid_api_key" in bad.stdout
+    assert made["secret"][:-1] not in bad.stdout + good.stdout
+
+
+async def test_a_leak_is_contained(shell: Shell) -> None:
+    """The key, what was done to it and its retired secrets, as JSON or for people; a repeat is no failure. R221."""
+    made = await shell.done("keys", "create", "--user", "ada", "--name", "cli")
+    await shell.done("keys", "rotate", made["id"])
+    told = await shell.done("keys", "contain", made["id"], "--reason", "leaked")
+    assert (told["key"]["status"], told["was_revoked"], told["propagation"]["state"]) == ("revoked", False, "confirmed")
+    table = await shell.run("keys", "contain", made["id"])
+    assert (table.returncode, table.stderr) == (0, "")
+    for said in ("revoked", "key.contain", "key.rotate", "Retired secrets", "Nodes: none"):
+        assert said in table.stdout
+    assert made["secret"][16:] not in table.stdout
+
+
 async def test_a_table_for_people(shell: Shell) -> None:
     """The secret stands alone on the last line; names are not read as markup."""
     result = await shell.run("keys", "create", "--user", "ada", "--name", "[red]x[/red]", "--expires-at", "4000000000")

@@ -147,7 +147,8 @@ class Admin:
             if not shows:
                 self._sweep.add("replies of the management API", repr(answer.headers).encode() + text)
             assert not shows or answer.status in (200, 201), text
-            return answer.status, await answer.json() if text.startswith(b"{") else text
+            is_object = text.startswith(b"{") and answer.content_type != "application/x-ndjson"
+            return answer.status, await answer.json() if is_object else text
 
 
 async def metrics(gateway: GatewayProcess, sweep: Sweep, session: aiohttp.ClientSession) -> None:
@@ -313,6 +314,13 @@ async def misuse_the_api(admin: Admin, secrets: dict[str, str]) -> None:
         ("POST", "/v1/keys", {"user_id": "ada", "name": "x", "scopes": [f"{key}!"]}),
         ("POST", "/v1/keys", {"user_id": "ada", "name": "x", "expires_at": key}),
         ("POST", "/v1/cache/invalidate", {"secret_sha256": key}),
+        ("POST", "/v1/keys/verify", {"secret": key}),
+        ("POST", "/v1/keys/verify", {"secret": f"{key}\n"}),
+        ("POST", "/v1/keys/verify", {"secret": [key]}),
+        ("POST", "/v1/imports", {"secret_sha256": key, "user_id": "ada", "name": "x"}),
+        ("POST", "/v1/imports", {"secret_sha256": "ab" * 32, "user_id": "ada", "name": "x", "prefix": key}),
+        ("POST", "/v1/imports", {"secret_sha256": "ab" * 32, "user_id": key, "name": "x"}),
+        ("POST", f"/v1/keys/{key}/contain", {}),
     ):
         status, _ = await admin.call(method, path, body)
         assert status < 500, (method, path)

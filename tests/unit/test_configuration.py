@@ -153,6 +153,12 @@ plans: {}
             id="pepper",
         ),
         pytest.param(
+            "keys: {imported: {length_minimum: 40, length_maximum: 30}}",
+            ["3: keys.imported.length_minimum: is above length_maximum"],
+            id="imported",
+        ),
+        pytest.param("keys: {imported: {length_minimum: 30, length_maximum: 30}}", [], id="imported-alike"),
+        pytest.param(
             "credentials: [{header: X-Key}, {header: x_key}]",
             ["3: credentials[1].header: is the header of credentials[0] too"],
             id="credentials-twice",

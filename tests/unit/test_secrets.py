@@ -153,3 +153,26 @@ def test_peppers_can_be_introduced_and_replaced_under_live_keys() -> None:
     renewed = Peppers([new, old])
     assert renewed.candidates(digest) == (renewed.stored_form(digest), under_old, bare)
     assert renewed.stored_form(digest) == Peppers([new]).stored_form(digest)
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_one"),
+    [
+        pytest.param(b"x" * 16, True, id="shortest"),
+        pytest.param(b"x" * 40, True, id="longest"),
+        pytest.param(b"x" * 15, False, id="too short"),
+        pytest.param(b"x" * 41, False, id="too long"),
+        pytest.param(b"!~" * 10, True, id="all visible ASCII"),
+        pytest.param(b"ost_" + b"x" * 20, False, id="ours, mistyped"),
+        pytest.param(b"ostrich" + b"x" * 20, True, id="begins alike"),
+        pytest.param(b"x" * 10 + b" " + b"x" * 10, False, id="blank"),
+        pytest.param(b"x" * 20 + b"\n", False, id="newline"),
+        pytest.param(b"x" * 20 + b"\xe9", False, id="not ASCII"),
+        pytest.param(b"x" * 20 + b"\x7f", False, id="control"),
+        pytest.param(b"", False, id="empty"),
+    ],
+)
+def test_imported_secrets_have_lengths(secret: bytes, is_one: bool) -> None:
+    """Visible ASCII of the configured lengths that does not begin as our own; none where there are none. R006 R011."""
+    assert SecretFormat("ost", "test", imported=(16, 40)).is_imported_shape(secret) is is_one
+    assert not FORMAT.is_imported_shape(secret)

@@ -77,6 +77,35 @@ async def test_least_configuration() -> None:
     assert settings.routes == ()
 
 
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("https://api.github.com/meta/public_keys/secret_scanning", True),
+        ("https://keys.example:8443/", True),
+        ("http://127.0.0.1:9000/keys", True),
+        ("http://[::1]:9000/keys", True),
+        ("http://localhost/keys", True),
+        ("http://api.github.com/keys", False),
+        ("http://127.0.0.1.example.com/keys", False),
+        ("http://localhost.example.com/keys", False),
+        ("https://api.github.com", False),
+        ("https://user@api.github.com/keys", False),
+        ("ftp://api.github.com/keys", False),
+    ],
+)
+async def test_public_keys_come_over_tls(url: str, is_one: bool) -> None:
+    """Whoever could put other keys in their place could revoke any key whose secret is known."""
+    document = {**LEAST, "github_secret_scanning": {"public_keys_url": url}}
+    if is_one:
+        scanning = Settings.model_validate(document).github_secret_scanning
+        assert scanning is not None
+        assert (scanning.public_keys_url, scanning.action) == (url, "revoke")
+    else:
+        with pytest.raises(ValidationError):
+            Settings.model_validate(document)
+    assert Settings.model_validate(LEAST).github_secret_scanning is None
+
+
 async def test_empty_redis_url_means_none() -> None:
     """A Redis whose URL is an empty text is no Redis, so that a variable alone turns it on."""
     assert Settings.model_validate(LEAST | {"redis": {"url": ""}}).redis is None

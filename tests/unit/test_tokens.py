@@ -269,6 +269,17 @@ def test_without_tokens_there_are_none() -> None:
     assert CredentialReader(FORMAT).read([(b"X-Api-Key", b"a.b.c")]) == INVALID
 
 
+def test_what_looks_like_a_token_is_none_of_the_imported_secrets() -> None:
+    """Where there are both, three parts with dots are a token; without tokens they are a secret. R170."""
+    shapes, text = SecretFormat("ost", "test", imported=(16, 40)), b"part.another.third"
+    presented = [(b"X-Api-Key", text)]
+    assert CredentialReader(shapes, accepts_tokens=True).read(presented) == Token(sha256_digest(text), text)
+    assert CredentialReader(shapes).read(presented) == Credential(sha256_digest(text))
+    assert CredentialReader(shapes, accepts_tokens=True).read([(b"X-Api-Key", SECRET)]) == Credential(
+        sha256_digest(SECRET)
+    )
+
+
 def test_a_token_is_not_shown() -> None:
     """A token's text is in no representation. R150 R324."""
     token = Token(hashlib.sha256(b"x").digest(), TOKEN.encode())

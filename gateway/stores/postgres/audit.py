@@ -78,12 +78,47 @@ async def append(connection: Connection, event: NewEvent) -> None:
 
     The last of the transaction but for the seal: whoever holds the chain's lock wants no other than the revision's.
     """
-    head = await connection.fetchrow("SELECT id, hash, clock_timestamp() AS at FROM audit_head FOR UPDATE")
-    assert head is not None
+    last, at = await _locked_head(connection)
+    row = _row(last, at, event)
+    await connection.execute(
+        f"WITH appended AS ({_INSERT} RETURNING id, hash)"  # noqa: S608  # our own text
+        " UPDATE audit_head SET id = appended.id, hash = appended.hash FROM appended",
+        *row.values(),
+    )
+
+
+async def append_all(connection: Connection, events: Sequence[NewEvent]) -> None:
+    """Put several events at the end of the chain, in their order, as `append` does one."""
+    if not events:
+        return
+    last, at = await _locked_head(connection)
+    rows: list[dict[str, Any]] = []
+    for event in events:
+        rows.append(_row(last, at, event))
+        last = Head(rows[-1]["id"], rows[-1]["hash"])
+    await connection.executemany(_INSERT, [tuple(row.values()) for row in rows])
+    await connection.execute("UPDATE audit_head SET id = $1, hash = $2", last.id, last.hash)
+
+
+_INSERT = (
+    "INSERT INTO audit_events (id, at, actor_kind, actor_id, actor_name, address, action, target,"
+    " tenant_id, before, after, request_id, outcome, previous_hash, hash)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+)
+
+
+async def _locked_head(connection: Connection) -> tuple[Head, datetime]:
+    row = await connection.fetchrow("SELECT id, hash, clock_timestamp() AS at FROM audit_head FOR UPDATE")
+    assert row is not None
+    return Head(row["id"], row["hash"]), row["at"]
+
+
+def _row(last: Head, at: datetime, event: NewEvent) -> dict[str, Any]:
+    """The values of one event behind `last`, in the order of `_INSERT`."""
     before, after = _text(event.before), _text(event.after)
     row = {
-        "id": head["id"] + 1,
-        "at": head["at"],
+        "id": last.id + 1,
+        "at": at,
         "actor_kind": event.actor_kind,
         "actor_id": event.actor_id,
         "actor_name": event.actor_name,
@@ -95,16 +130,9 @@ async def append(connection: Connection, event: NewEvent) -> None:
         "after": after,
         "request_id": event.request_id,
         "outcome": "unchanged" if before == after else "changed",
-        "previous_hash": head["hash"],
+        "previous_hash": last.hash,
     }
-    await connection.execute(
-        "WITH appended AS (INSERT INTO audit_events (id, at, actor_kind, actor_id, actor_name, address, action, target,"
-        " tenant_id, before, after, request_id, outcome, previous_hash, hash)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) RETURNING id, hash)"
-        " UPDATE audit_head SET id = appended.id, hash = appended.hash FROM appended",
-        *row.values(),
-        hash_of(head["hash"], _members(row)),
-    )
+    return {**row, "hash": hash_of(last.hash, _members(row))}
 
 
 async def head(connection: Connection) -> Head:
@@ -131,6 +159,14 @@ async def page(connection: Connection, filters: Filters, *, after: int, limit: i
         after,
         limit,
         *(value for _, value in named),
+    )
+    return [AuditRow(row["id"], _members(row), row["previous_hash"], row["hash"]) for row in rows]
+
+
+async def latest(connection: Connection, target: str, *, limit: int) -> list[AuditRow]:
+    """Up to `limit` events about `target`, the latest first."""
+    rows = await connection.fetch(
+        "SELECT * FROM audit_events WHERE target = $1 ORDER BY id DESC LIMIT $2", target, limit
     )
     return [AuditRow(row["id"], _members(row), row["previous_hash"], row["hash"]) for row in rows]
 

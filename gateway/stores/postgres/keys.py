@@ -76,7 +76,8 @@ class Owner:
     now: datetime
 
 
-def _key(row: asyncpg.Record) -> KeyRow:
+def key_of(row: asyncpg.Record) -> KeyRow:
+    """The key of a row that has `is_expired` beside its columns."""
     return KeyRow(
         id=row["id"],
         tenant_id=row["tenant_id"],
@@ -121,18 +122,18 @@ async def active_of_user(connection: Connection, user_id: str) -> list[str]:
     return [row["id"] for row in rows]
 
 
-async def is_known_secret(connection: Connection, digests: Sequence[bytes], *, other_than: str) -> bool:
+async def is_known_secret(connection: Connection, digests: Sequence[bytes], *, other_than: Sequence[str]) -> bool:
     """Whether one of these stored forms belongs to a secret, current or retired, of another key than `other_than`.
 
-    To be asked after that key's insert: a rotation that is moving the digest from one table to the other has let the
-    insert wait for its commit, so that this sees where it went.
+    To be asked after the insert of those keys: a rotation that is moving the digest from one table to the other has
+    let the insert wait for its commit, so that this sees where it went.
     """
     return bool(
         await connection.fetchval(
-            "SELECT EXISTS (SELECT 1 FROM api_keys WHERE digest = ANY($1::bytea[]) AND id <> $2)"
+            "SELECT EXISTS (SELECT 1 FROM api_keys WHERE digest = ANY($1::bytea[]) AND id <> ALL($2::text[]))"
             " OR EXISTS (SELECT 1 FROM retired_secrets WHERE digest = ANY($1::bytea[]))",
             list(digests),
-            other_than,
+            list(other_than),
         )
     )
 
@@ -159,7 +160,7 @@ async def insert(connection: Connection, key: NewKey) -> KeyRow:
     except asyncpg.UniqueViolationError as error:
         raise _duplicate(error, key.name) from error
     assert row is not None
-    return _key(row)
+    return key_of(row)
 
 
 def _duplicate(error: asyncpg.UniqueViolationError, name: str) -> GatewayError:
@@ -176,7 +177,7 @@ async def find(connection: Connection, key_id: str, tenant_id: str | None) -> Ke
         key_id,
         tenant_id,
     )
-    return None if row is None else _key(row)
+    return None if row is None else key_of(row)
 
 
 async def lock(connection: Connection, key_id: str, tenant_id: str | None) -> KeyRow | None:
@@ -187,32 +188,7 @@ async def lock(connection: Connection, key_id: str, tenant_id: str | None) -> Ke
         key_id,
         tenant_id,
     )
-    return None if row is None else _key(row)
-
-
-async def page(
-    connection: Connection,
-    *,
-    tenant_id: str | None,
-    user_id: str | None,
-    status: str | None,
-    after: str,
-    limit: int,
-) -> list[KeyRow]:
-    """Up to `limit` keys with an id above `after`, by id (which is by age); each filter that is not None must fit."""
-    rows = await connection.fetch(
-        "SELECT * FROM (SELECT *, coalesce(expires_at <= now(), false) AS is_expired FROM api_keys) AS k"
-        " WHERE id > $1 AND ($2::text IS NULL OR tenant_id = $2) AND ($3::text IS NULL OR user_id = $3)"
-        " AND ($4::text IS NULL OR $4 ="
-        "   CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN is_expired THEN 'expired' ELSE 'active' END)"
-        " ORDER BY id LIMIT $5",
-        after,
-        tenant_id,
-        user_id,
-        status,
-        limit,
-    )
-    return [_key(row) for row in rows]
+    return None if row is None else key_of(row)
 
 
 async def update(
@@ -231,7 +207,7 @@ async def update(
     except asyncpg.UniqueViolationError as error:
         raise _duplicate(error, name) from error
     assert row is not None
-    return _key(row)
+    return key_of(row)
 
 
 async def revoke(connection: Connection, key_id: str, reason: str | None) -> KeyRow:
@@ -243,7 +219,7 @@ async def revoke(connection: Connection, key_id: str, reason: str | None) -> Key
         reason,
     )
     assert row is not None
-    return _key(row)
+    return key_of(row)
 
 
 async def tenants_of_digests(connection: Connection, digests: Sequence[bytes]) -> set[str]:
@@ -255,6 +231,16 @@ async def tenants_of_digests(connection: Connection, digests: Sequence[bytes]) -
         list(digests),
     )
     return {row["tenant_id"] for row in rows}
+
+
+async def key_ids_of_digests(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, str]:
+    """The ids of the keys, revoked ones included, whose current or retired secret has one of these digests."""
+    rows = await connection.fetch(
+        "SELECT digest, id FROM api_keys WHERE digest = ANY($1::bytea[])"
+        " UNION ALL SELECT digest, key_id FROM retired_secrets WHERE digest = ANY($1::bytea[])",
+        list(digests),
+    )
+    return {row["digest"]: row["id"] for row in rows}
 
 
 async def invalidate_digests(connection: Connection, digests: Sequence[bytes]) -> None:

@@ -33,9 +33,13 @@ MUTATIONS: dict[tuple[str, str], tuple[Any, int, str, str]] = {
     ("PATCH", "/v1/keys/{id}"): ({"expires_at": 4_000_000_000}, 200, "key.change", ""),
     ("POST", "/v1/keys/{id}/rotate"): ({"grace_seconds": 60}, 200, "key.rotate", ""),
     ("POST", "/v1/keys/{id}/revoke"): ({"reason": "leaked"}, 200, "key.revoke", ""),
+    ("POST", "/v1/keys/{id}/contain"): ({"reason": "leaked"}, 200, "key.contain", ""),
     ("PATCH", "/v1/retired-secrets/{id}"): ({"expires_at": 0}, 200, "retired_secret.set_window", ""),
     ("POST", "/v1/cache/invalidate"): ({"secret_sha256": SHA256}, 200, "cache.invalidate", "cache:secret"),
 }
+
+# Calls that change nothing although their method could, and those that have tests of their own for all this.
+OTHERS = {("POST", "/v1/keys/verify"), ("POST", "/v1/imports")}
 
 
 async def events(management: Management, query: str = "", *, token: str = "auditor") -> list[dict[str, Any]]:
@@ -79,7 +83,7 @@ def test_every_mutation_of_the_api_is_covered(management: Management) -> None:
         if route.method not in {"GET", "HEAD", "OPTIONS"} and route.resource is not None
     }
     known = {(method, path) for method, path in known if not path.startswith("/v1/me/")}
-    assert known == set(MUTATIONS)
+    assert known == set(MUTATIONS) | OTHERS
 
 
 @pytest.mark.parametrize(("method", "path"), MUTATIONS)

@@ -1,6 +1,7 @@
 """A management API to call, and the parts below it to look at."""
 
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.control.api import build_api
 from gateway.control.people import People
 from gateway.control.provider import ProviderKeys
-from gateway.settings import KeySettings, OidcSettings
+from gateway.settings import GithubSecretScanning, KeySettings, OidcSettings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.lookup import KeyLookup
@@ -35,6 +36,7 @@ BOUND_SECONDS = 0.2
 PEPPERS = Peppers([b"p" * 32, b"q" * 32])
 JSON = {"application/json", "application/problem+json"}
 PROVIDER_INTERVAL_SECONDS = 0.2
+LARGE_BYTES = 2**20  # from here on aiohttp warns of plain bytes
 NOWHERE_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -85,7 +87,9 @@ class Management:
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {getattr(self, token, token)}"
-        arguments: dict[str, Any] = {"data": raw} if raw is not None else {} if body is None else {"json": body}
+        arguments: dict[str, Any] = {} if body is None else {"json": body}
+        if raw is not None:
+            arguments = {"data": raw if len(raw) < LARGE_BYTES else io.BytesIO(raw)}
         async with self.client.request(method, path, headers=sent, **arguments) as response:
             text = await response.text()
             self._check(response, text)
@@ -141,9 +145,18 @@ class Management:
 
 @asynccontextmanager
 async def management_over(
-    dsn: str, *, redis_url: str | None = None, max_per_user: int = 5, oidc: OidcSettings | None = None
+    dsn: str,
+    *,
+    redis_url: str | None = None,
+    max_per_user: int = 5,
+    oidc: OidcSettings | None = None,
+    github: GithubSecretScanning | None = None,
+    **keys: Any,
 ) -> AsyncIterator[Management]:
-    """The API over the database at `dsn`, with nothing put into it and no token made yet."""
+    """The API over the database at `dsn`, with nothing put into it and no token made yet.
+
+    `keys`: more of its settings.
+    """
     metrics, clock = Metrics(), SystemClock()
     postgres = Postgres(dsn, metrics=metrics)
     await postgres.open()
@@ -177,10 +190,11 @@ async def management_over(
         revisions=revisions,
         secret_format=SecretFormat("ost", ENVIRONMENT),
         peppers=PEPPERS,
-        keys=KeySettings(max_per_user=max_per_user),
+        keys=KeySettings(max_per_user=max_per_user, **keys),
         metrics=metrics,
         people=people,
         key_scopes=() if oidc is None else oidc.key_scopes,
+        github=github,
     )
     try:
         async with TestClient(TestServer(app)) as client:
