@@ -1,8 +1,6 @@
 """Identity assertions over two real nodes: what upstreams get, what clients cannot send, and what ends them. R027."""
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.embedded.keeper import Addresses
+from tests.fixtures.forked import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stores import Databases
 from tests.fixtures.upstream import RecordedRequest
@@ -80,8 +79,7 @@ class Stage:
     async def signing_keys(self, *arguments: str) -> None:
         """`ostiary signing-keys ...`."""
         config = str(self.world.nodes[0].config_path)
-        command = [sys.executable, "-m", "gateway", "signing-keys", *arguments, "-c", config]
-        await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, timeout=60)
+        (await command("signing-keys", *arguments, "-c", config)).check_returncode()
 
 
 def arrival_of(answer: Answer) -> RecordedRequest:

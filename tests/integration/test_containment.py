@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import aiohttp
@@ -12,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import StartGateway
+from tests.fixtures.forked import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.waiting import until
 from tests.integration.test_streams import Feed, World
@@ -66,15 +64,8 @@ async def test_a_leak_is_contained(gateway: StartGateway, operator_token: str, a
             world.listening(other["secret"]) as unrelated,
         ):
             options = ("--api", node.admin_url) if door == "api" else ("-c", str(node.config_path))
-            done = await asyncio.to_thread(
-                subprocess.run,
-                [sys.executable, "-m", "gateway", "keys", "contain", key["id"], *options, "-o", "json"],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-                env={**os.environ, "OSTIARY_ADMIN_TOKEN": operator_token},
-            )
+            environment = {"OSTIARY_ADMIN_TOKEN": operator_token}
+            done = await command("keys", "contain", key["id"], *options, "-o", "json", environment=environment)
             assert (done.returncode, done.stderr) == (0, "")
             told = json.loads(done.stdout)
             assert [await status_of(world, one) for one in credentials] == [(401, "key_revoked")] * 3

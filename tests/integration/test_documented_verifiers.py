@@ -5,8 +5,6 @@ import base64
 import hashlib
 import hmac
 import json
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -23,6 +21,7 @@ from gateway.auth.signing import Sealer
 from gateway.embedded.keeper import Addresses
 from gateway.embedded.server_process import HOST
 from tests.fixtures.documented_verifiers import COMMANDS, VerifyingUpstream, documented
+from tests.fixtures.forked import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer, base64url, compact
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until
@@ -272,9 +271,8 @@ async def test_a_websocket_is_verified_too(stage: Stage) -> None:
 async def test_new_keys_are_found(stage: Stage) -> None:
     """A key that was made after the verifiers last looked is fetched when it first signs; nothing is restarted."""
     config = str(stage.world.nodes[0].config_path)
-    command = [sys.executable, "-m", "gateway", "signing-keys", "rotate", "-c", config]
     for _ in range(2):
-        await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True, timeout=60)
+        (await command("signing-keys", "rotate", "-c", config)).check_returncode()
     for name in COMMANDS:
 
         async def is_believed(name: str = name) -> bool:

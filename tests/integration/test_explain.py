@@ -4,9 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded.keeper import Addresses
 from gateway.stores.postgres.connection import Postgres
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures.forked import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until
@@ -84,24 +83,10 @@ class Stage:
             lines = (await response.text()).splitlines()
             return "\n".join(line for line in lines if line.startswith(names))
 
-    async def command(
-        self, *arguments: str, stdin: str = "", token: str | None = ""
-    ) -> subprocess.CompletedProcess[str]:
+    async def run(self, *arguments: str, stdin: str = "", token: str | None = "") -> subprocess.CompletedProcess[str]:
         """`ostiary explain ...`; without a `token` in the environment where it is None."""
-        environment = {name: value for name, value in os.environ.items() if name != "OSTIARY_ADMIN_TOKEN"}
-        if token is not None:
-            environment["OSTIARY_ADMIN_TOKEN"] = token or self.world.token
-        command = [sys.executable, "-m", "gateway", "explain", *arguments]
-        return await asyncio.to_thread(
-            subprocess.run,
-            command,
-            capture_output=True,
-            text=True,
-            input=stdin,
-            env=environment,
-            timeout=60,
-            check=False,
-        )
+        environment = {} if token is None else {"OSTIARY_ADMIN_TOKEN": token or self.world.token}
+        return await command("explain", *arguments, environment=environment, stdin=stdin)
 
 
 def steps_of(answer: dict[str, Any]) -> dict[str, str]:
@@ -525,11 +510,11 @@ async def test_the_command(stage: Stage) -> None:
     admin = stage.world.token
     by_secret = ("/orders/7", "-H", "Accept: x", "--secret", "-c", config)
     shown, refused, missing, *listed = await asyncio.gather(
-        stage.command("/reports", "--key", key.id, "--api", url, "-o", "json"),
-        stage.command("/reports", "--key", key.id, "-c", config),
-        stage.command("/orders", "--key", "key_x", "--api", url),
-        stage.command(*by_secret, stdin=key.secret),
-        stage.command(*by_secret, stdin=f"{admin}\n{key.secret}\n", token=None),
+        stage.run("/reports", "--key", key.id, "--api", url, "-o", "json"),
+        stage.run("/reports", "--key", key.id, "-c", config),
+        stage.run("/orders", "--key", "key_x", "--api", url),
+        stage.run(*by_secret, stdin=key.secret),
+        stage.run(*by_secret, stdin=f"{admin}\n{key.secret}\n", token=None),
     )
     assert (shown.returncode, shown.stderr) == (0, ""), shown.stderr
     assert json.loads(shown.stdout)["decision"]["code"] == "insufficient_scope"
@@ -550,9 +535,9 @@ async def test_no_secret_on_the_command_line(stage: Stage) -> None:
     url = stage.world.nodes[0].admin_url
     secret, token = stage.world.format.generate(), Signer().sign({"a": 1})
     results = await asyncio.gather(
-        stage.command("/orders", "-H", f"X-Other: {secret}", "--api", url),
-        stage.command("/orders", "-H", "Authorization: Bearer x", "--api", url),
-        stage.command(f"/orders/{token}", "--api", url),
+        stage.run("/orders", "-H", f"X-Other: {secret}", "--api", url),
+        stage.run("/orders", "-H", "Authorization: Bearer x", "--api", url),
+        stage.run(f"/orders/{token}", "--api", url),
     )
     for result in results:
         assert (result.returncode, result.stdout) == (2, "")

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.fixtures.forked import command
 from tests.integration.management.world import Management, give_tokens, management_over
 
 
@@ -28,21 +27,9 @@ class Shell:
     async def run(
         self, *arguments: str, door: tuple[str, ...] | None = None, token: str | None = None, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "OSTIARY_ADMIN_TOKEN"}
-        if token is None:
-            environment["OSTIARY_ADMIN_TOKEN"] = self.token
-        elif token:
-            environment["OSTIARY_ADMIN_TOKEN"] = token
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "gateway", *arguments, *(self.door if door is None else door)],
-            capture_output=True,
-            text=True,
-            check=False,
-            input=stdin,
-            timeout=60,
-            env=environment,
-        )
+        environment = {"OSTIARY_ADMIN_TOKEN": self.token if token is None else token}
+        door = self.door if door is None else door
+        return await command(*arguments, *door, environment=environment, stdin=stdin or "")
 
     async def done(self, *arguments: str) -> Any:
         """The JSON of a command that must succeed."""
@@ -207,8 +194,8 @@ async def test_a_database_that_is_away_or_old(world: Management, config: Path, e
         (empty_postgres_dsn, "ostiary migrate"),
     ):
         config.write_text(yaml.safe_dump({"environment": "test", "postgres": {"dsn": dsn}}))
-        for command in (("keys", "list"), ("admin-token", "list")):
-            stderr = await Shell(world, config, ("-c", str(config)), "").failed(1, *command)
+        for words in (("keys", "list"), ("admin-token", "list")):
+            stderr = await Shell(world, config, ("-c", str(config)), "").failed(1, *words)
             assert said in stderr
             assert "hidden-word" not in stderr
 

@@ -234,7 +234,7 @@ async def test_malformed(pg: Postgres, statement: str) -> None:
     await execute(pg, statement)
     with pytest.raises(StoreUnavailable) as caught:
         await KeyLookup(pg).find((CURRENT,))
-    is_entitlement = any(word in statement for word in ("plans", "entitlements"))
+    is_entitlement = any(word in statement for word in ("features", "limits"))
     assert caught.value.code == ("entitlement_unavailable" if is_entitlement else "auth_unavailable")
 
 

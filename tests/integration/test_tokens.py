@@ -6,7 +6,6 @@ import json
 import math
 import re
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.auth.signing import Sealer
 from gateway.embedded.keeper import Addresses
+from tests.fixtures.forked import command
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer, base64url
 from tests.fixtures.stores import Databases
@@ -94,11 +94,8 @@ class Stage:
 
     async def signing_keys(self, *arguments: str, returncode: int = 0) -> list[dict[str, Any]]:
         """`ostiary signing-keys ...`; the keys that it lists."""
-        command = [sys.executable, "-m", "gateway", "signing-keys", *arguments, "-o", "json"]
         config = str(self.world.nodes[0].config_path)
-        result = await asyncio.to_thread(
-            subprocess.run, [*command, "-c", config], capture_output=True, text=True, check=False, timeout=60
-        )
+        result = await command("signing-keys", *arguments, "-o", "json", "-c", config)
         assert result.returncode == returncode, result.stderr
         items: list[dict[str, Any]] = json.loads(result.stdout)["items"] if result.stdout else []
         return items
