@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from gateway.clock import Clock
-from gateway.stores.postgres.revisions import PollAnswer
+from gateway.stores.postgres.revisions import SKIP, PollAnswer
 from gateway.stores.records import Invalidation
 
 EVERYTHING = "all:"
@@ -59,6 +59,7 @@ class View:
         self._order: deque[tuple[float, Invalidation]] = deque()
         self._ahead: set[int] = set()  # revisions beyond a gap, known in full
         self._heard = 0
+        self._timeline = ""
         self._database_offset = -inf
         # A poll counts if it was sent after the registration. A pong counts once a poll has been answered that was
         # sent after both the registration and the subscription. `inf`: there is none.
@@ -156,11 +157,12 @@ class View:
     def apply_poll(self, answer: PollAnswer, question: Question) -> int:
         """Take an answer to `poll(question.cursor)`.
 
-        Returns 0, or, where the revision went backwards (the database lost commits: a failover, a restored backup),
-        the highest revision that had been heard of: entries stamped up to there may be of a past that is no more.
+        Returns 0, or, where the database has lost commits or may have (the revision went backwards, or there was a
+        failover), the highest revision up to which stamps may be of a past that is no more.
         """
-        lost = self._heard if answer.revision < question.heard else 0
-        if lost or answer.is_truncated or question.cursor < answer.pruned_to:
+        is_same_past = answer.timeline == self._timeline and answer.revision >= question.heard
+        lost = 0 if is_same_past else self._lost_to(answer)
+        if not is_same_past or answer.is_truncated or question.cursor < answer.pruned_to:
             # What was pushed while the question was under way is forgotten with the rest, hence this answer makes
             # nothing fresh: the next one does.
             self._start_from(answer, floor=answer.revision)
@@ -171,10 +173,15 @@ class View:
         self._refresh(answer, question)
         return 0
 
+    def _lost_to(self, answer: PollAnswer) -> int:
+        """Up to where stamps may be of another past than the answer's; 0 where another node has voided them already."""
+        return 0 if answer.revision - self._heard >= SKIP else max(self._heard, answer.revision)
+
     def _start_from(self, answer: PollAnswer, *, floor: int) -> None:
         self._remembered.clear()
         self._order.clear()
         self._ahead.clear()
+        self._timeline = answer.timeline
         self.revision = self._heard = answer.revision
         self.floor = floor
         self.fresh_until = 0.0

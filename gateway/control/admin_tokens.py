@@ -25,7 +25,7 @@ from gateway.control import moments
 from gateway.control.deeds import BY_TOKEN, Deed, Origin, of_command, record
 from gateway.control.idempotency import Once
 from gateway.control.ids import new_id
-from gateway.control.problems import InvalidBody, NotFound
+from gateway.control.problems import InvalidBody, NotFound, TenantSuspended
 from gateway.errors import Outage
 from gateway.stores.postgres import admin_tokens as sql
 from gateway.stores.postgres.admin_tokens import AdminTokenRow
@@ -173,17 +173,22 @@ class AdminTokens:
         return await self._postgres.run(transaction, seconds=SECONDS)
 
     async def recognise(self, token: str) -> Administrator | None:
-        """Who bears this token; None for one that is malformed (without I/O), unknown, revoked or expired."""
+        """Who bears this token; None for one that is malformed (without I/O), unknown, revoked or expired.
+
+        Raises TenantSuspended (R279).
+        """
         if not is_well_formed(token):
             return None
         digest = sha256_digest(token.encode())
         found = await self._postgres.run(lambda c: sql.find_by_digest(c, digest), seconds=SECONDS, is_read=True)
         if found is None:
             return None
-        row, is_due = found
+        row = found.token
         if row.status != "active":
             return None
-        if is_due:
+        if not found.is_tenant_active:
+            raise TenantSuspended(f"tenant {row.tenant_id!r} of {row.id}")
+        if found.is_due:
             await self._record_use(row.id)
         return Administrator(row.id, Role(row.role), row.tenant_id, Origin(BY_TOKEN, row.id, row.name))
 

@@ -18,6 +18,7 @@ class TooManyCalls(Problem):
     code = "rate_limited"
     status = 429
     public = "Too many of these calls in a minute. Try again after Retry-After."
+    retry_after_seconds = 1
 
     def __init__(self, reason: str, *, wait_seconds: float) -> None:
         super().__init__(reason)

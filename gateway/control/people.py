@@ -13,7 +13,7 @@ from gateway.auth.sign_in import Judge, Names, Statement
 from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.bodies import ID_SHAPE
 from gateway.control.deeds import Origin
-from gateway.control.problems import Problem
+from gateway.control.problems import Problem, TenantSuspended
 from gateway.control.provider import ProviderKeys, ProviderUnavailable
 from gateway.settings import OidcSettings
 from gateway.stores.postgres import users as sql
@@ -56,14 +56,6 @@ class UserSuspended(Problem):
     code = "user_suspended"
     status = 403
     public = "You are suspended here. Ask your administrator."
-
-
-class TenantSuspended(Problem):
-    """The user's tenant is suspended (R279)."""
-
-    code = "tenant_suspended"
-    status = 403
-    public = "Your organisation is suspended here."
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,14 @@ class Forbidden(Problem):
     public = "Your role does not allow this call."
 
 
+class TenantSuspended(Problem):
+    """The caller's tenant is suspended, whatever the caller has come with (R279)."""
+
+    code = "tenant_suspended"
+    status = 403
+    public = "Your organisation is suspended here."
+
+
 class NotFound(Problem):
     """There is no such thing, or it is another tenant's (R272)."""
 

@@ -1,12 +1,19 @@
 """Lookups on read replicas: asked first, believed as far as their stamp goes, and the primary behind them."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.consistency.view import View
+from gateway.stores.postgres.connection import Postgres
+from gateway.stores.postgres.revisions import RevisionLog
+from gateway.telemetry.metrics import Metrics
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.replica import OwnReplica
@@ -145,3 +152,44 @@ async def test_the_replica_serves_while_the_primary_is_away(fleet: Fleet, redis_
     await fleet.primary.stop()
     assert await fleet.ask(node, caller.secret) == 200
     assert await fleet.ask(node, "ost_test_nonsense") == 401
+
+
+async def test_a_failover_is_noticed_however_far_the_new_primary_has_come(
+    own_postgres: OwnPostgres, replica: OwnReplica
+) -> None:
+    """Commits are lost, and as many and more are made since: the node forgets what it holds all the same. R237 R243."""
+    async with AsyncExitStack() as stack:
+        old, new = Postgres(own_postgres.dsn, metrics=Metrics()), Postgres(replica.dsn, metrics=Metrics())
+        for pg in (old, new):
+            await pg.open()
+            stack.push_async_callback(pg.close)
+        view, resets = View(SystemClock(), bound_seconds=2.0, retention_seconds=60.0), []
+        view.listen(on_reset=lambda: resets.append(view.revision))
+        view.apply_start(await RevisionLog(old).start(60.0), view.ask())
+        await replica.fetchval("ALTER SYSTEM SET primary_conninfo = ''")
+        await replica.fetchval("SELECT pg_reload_conf()")
+
+        async def is_cut_off() -> bool:
+            return await replica.fetchval("SELECT count(*) FROM pg_stat_wal_receiver") == 0
+
+        await until(is_cut_off, what="the replica to hear nothing more")
+        await new_tenants(own_postgres.dsn, "lost", 2)
+        assert view.apply_poll(await RevisionLog(old).poll(view.revision), view.ask()) == 0
+        await replica.promote()
+        await new_tenants(replica.dsn, "kept", 5)
+        question = view.ask()
+        answer = await RevisionLog(new).poll(view.revision)
+        assert answer.revision > question.heard, "nothing seems to be missing"
+        assert view.apply_poll(answer, question) == answer.revision
+        assert len(resets) == 2
+
+
+async def new_tenants(dsn: str, name: str, count: int) -> None:
+    """So many changes, each with a revision."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        for number in range(count):
+            await connection.execute("INSERT INTO tenants (id, name) VALUES ($1, $1)", f"{name}-{number}")
+            await connection.execute("UPDATE tenants SET status = 'suspended' WHERE id = $1", f"{name}-{number}")
+    finally:
+        await connection.close()

@@ -1,11 +1,12 @@
 """The view by itself: tables and short stories in time that stands still (docs/consistency.md)."""
 
+from dataclasses import replace
 from math import inf
 
 import pytest
 
 from gateway.consistency.view import MUTE_SECONDS, View
-from gateway.stores.postgres.revisions import PollAnswer
+from gateway.stores.postgres.revisions import SKIP, PollAnswer
 from gateway.stores.records import Invalidation
 from tests.fixtures.simulated_time import FakeClock
 
@@ -330,6 +331,30 @@ def test_a_revision_that_went_backwards_resets(subscribed: Story) -> None:
     assert story.view.is_usable(12, ("key:x",))
     story.register()
     assert story.poll(12) == 0
+    assert story.view.is_fresh
+
+
+@pytest.mark.parametrize(
+    ("revision", "lost"),
+    [
+        pytest.param(12, 15, id="behind what was heard of"),
+        pytest.param(15, 15, id="as far"),
+        pytest.param(40, 40, id="beyond it: as many commits as were lost, and more"),
+        pytest.param(15 + SKIP, 0, id="another node has voided the past"),
+    ],
+)
+def test_a_failover_resets_however_far_the_new_primary_has_come(subscribed: Story, revision: int, lost: int) -> None:
+    """Another timeline is another past: its revisions mean something else, even if none seems to be missing. R237."""
+    story = subscribed
+    story.push(15, (15, "key:x"))
+    answer = replace(story.answer(revision), timeline="00000002")
+    assert story.view.apply_poll(answer, story.view.ask()) == lost
+    assert story.resets == 2
+    assert story.view.revision == revision
+    assert not story.view.is_fresh
+    story.register()
+    assert story.view.apply_poll(answer, story.view.ask()) == 0
+    assert story.resets == 2
     assert story.view.is_fresh
 
 

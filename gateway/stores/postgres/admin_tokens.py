@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 
@@ -73,16 +74,25 @@ async def insert(
     return _token(row)
 
 
-async def find_by_digest(connection: Connection, digest: bytes) -> tuple[AdminTokenRow, bool] | None:
-    """The token of this SHA-256, and whether its use is due to be recorded."""
+class Found(NamedTuple):
+    """A token, whether its use is due to be recorded, and whether its tenant, if it has one, is active."""
+
+    token: AdminTokenRow
+    is_due: bool
+    is_tenant_active: bool
+
+
+async def find_by_digest(connection: Connection, digest: bytes) -> Found | None:
+    """The token of this SHA-256."""
     row = await connection.fetchrow(
-        "SELECT *, coalesce(expires_at <= now(), false) AS is_expired,"
-        " coalesce(last_used_at <= now() - make_interval(secs => $2), true) AS is_due"
-        " FROM admin_tokens WHERE digest = $1",
+        "SELECT a.*, coalesce(a.expires_at <= now(), false) AS is_expired,"
+        " coalesce(a.last_used_at <= now() - make_interval(secs => $2), true) AS is_due,"
+        " coalesce(t.status = 'active', true) AS is_tenant_active"
+        " FROM admin_tokens AS a LEFT JOIN tenants AS t ON t.id = a.tenant_id WHERE a.digest = $1",
         digest,
         USE_RECORDED_EVERY_SECONDS,
     )
-    return None if row is None else (_token(row), row["is_due"])
+    return None if row is None else Found(_token(row), row["is_due"], row["is_tenant_active"])
 
 
 async def record_use(connection: Connection, token_id: str) -> None:
@@ -99,7 +109,8 @@ async def hold(connection: Connection, token_id: str, role: str, tenant_id: str 
     """Whether the token lives and has this role; it can be neither revoked nor changed until the transaction ends."""
     row = await connection.fetchrow(
         "SELECT FROM admin_tokens WHERE id = $1 AND role = $2 AND tenant_id IS NOT DISTINCT FROM $3"
-        " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR SHARE",
+        " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
+        " AND NOT EXISTS (SELECT FROM tenants AS t WHERE t.id = tenant_id AND t.status <> 'active') FOR SHARE",
         token_id,
         role,
         tenant_id,

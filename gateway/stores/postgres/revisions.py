@@ -20,7 +20,10 @@ PRUNE_BATCH = 10_000
 SKIP = 1_000_000
 
 _POLL = """
-    SELECT r.value, {floor} AS floor, extract(epoch FROM clock_timestamp())::float8 AS database_time, i.*
+    SELECT
+        r.value, {floor} AS floor, extract(epoch FROM clock_timestamp())::float8 AS database_time,
+        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
+        i.*
     FROM {source}
     LEFT JOIN LATERAL (
         SELECT n.revision, n.kind || ':' || n.subject AS subject
@@ -51,7 +54,8 @@ class PollAnswer:
     `revision` is the latest. `invalidations` are all those above the cursor, or above `pruned_to` where there was
     none, in order of revision. Of what happened up to and including `pruned_to` the answer knows nothing: a cursor
     below it has lost its place. `is_truncated`: there were too many, and none is given; only what is stamped
-    `revision` or later can be trusted. `database_time` is seconds since the epoch by the database's clock.
+    `revision` or later can be trusted. `database_time` is seconds since the epoch by the database's clock. `timeline`
+    names the history that the database goes on with: another one after every failover.
     """
 
     revision: int
@@ -59,6 +63,7 @@ class PollAnswer:
     database_time: float
     invalidations: tuple[Invalidation, ...]
     is_truncated: bool = False
+    timeline: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,9 @@ def _answer(rows: list[asyncpg.Record]) -> PollAnswer:
         else (Invalidation(row["revision"], row["subject"]) for row in rows if row["revision"] is not None)
     )
     head = rows[0]
-    return PollAnswer(head["value"], head["floor"], head["database_time"], tuple(invalidations), is_truncated)
+    return PollAnswer(
+        head["value"], head["floor"], head["database_time"], tuple(invalidations), is_truncated, head["timeline"]
+    )
 
 
 async def _prune_batch(connection: Connection, older_than_seconds: float) -> int:

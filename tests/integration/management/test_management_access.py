@@ -395,5 +395,15 @@ async def test_who_loses_the_right_in_the_middle_changes_nothing(management: Man
         await connection.close()
 
 
+async def test_a_suspended_tenants_administrator(management: Management) -> None:
+    """403 for every call while the tenant is suspended, whatever role the token has; and back. R279."""
+    await management.expect(200, "PATCH", "/v1/tenants/acme", {"status": "suspended"})
+    for method, path in (("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/nowhere")):
+        reply = await management.call(method, path, token="tenant_admin")
+        assert (reply.status, reply.code) == (403, "tenant_suspended")
+    await management.expect(200, "PATCH", "/v1/tenants/acme", {"status": "active"})
+    assert (await management.call("GET", "/v1/keys", token="tenant_admin")).status == 200
+
+
 async def _waits_for_a_lock(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
