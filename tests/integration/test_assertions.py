@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.embedded.keeper import Addresses
-from tests.fixtures.forked import command
+from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stores import Databases
 from tests.fixtures.upstream import RecordedRequest

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import StartGateway
-from tests.fixtures.forked import command
+from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.waiting import until
 from tests.integration.test_streams import Feed, World

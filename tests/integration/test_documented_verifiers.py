@@ -21,7 +21,7 @@ from gateway.auth.signing import Sealer
 from gateway.embedded.keeper import Addresses
 from gateway.embedded.server_process import HOST
 from tests.fixtures.documented_verifiers import COMMANDS, VerifyingUpstream, documented
-from tests.fixtures.forked import command
+from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer, base64url, compact
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until

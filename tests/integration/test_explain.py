@@ -20,7 +20,7 @@ from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded.keeper import Addresses
 from gateway.stores.postgres.connection import Postgres
 from gateway.telemetry.metrics import Metrics
-from tests.fixtures.forked import command
+from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fixtures.forked import command
+from tests.fixtures.launching import command
 from tests.integration.management.world import Management, give_tokens, management_over
 
 

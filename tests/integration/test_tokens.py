@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.auth.signing import Sealer
 from gateway.embedded.keeper import Addresses
-from tests.fixtures.forked import command
 from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer, base64url
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until
