@@ -3,7 +3,8 @@
 The map, outermost first; an arrow of imports goes down only:
 
     cli/          the commands (`ostiary up`, `serve`, `keys` ...)
-    app.py        the composition root: the only place that names concrete classes
+    app.py        the composition root, with front.py (the public listener) and listeners.py: the only place that names
+                  concrete classes
     embedded/     a private PostgreSQL and Redis, and an example upstream, for `ostiary up`
     proxy/        bytes in, bytes out: the story of a request stands in `proxy/exchange.py`
     control/      aiohttp applications: management API, status, the gateway's own public endpoints

@@ -7,14 +7,11 @@ request outlives it.
 import asyncio
 import contextlib
 import secrets
-import socket
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
 from pydantic import SecretStr
 
 from gateway import __version__
@@ -26,7 +23,6 @@ from gateway.auth.last_used import LastUsed
 from gateway.auth.secrets import Peppers
 from gateway.auth.signing import Sealer
 from gateway.auth.tokens import Signers, TokenVerifier
-from gateway.auth.verdict import Access
 from gateway.clock import Clock, SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.consistency.feed import Feed
@@ -41,35 +37,18 @@ from gateway.control.key_parts import secret_format_of
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
 from gateway.control.provider import ProviderKeys
-from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
 from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, Outage, StoreUnavailable
+from gateway.front import Front
+from gateway.listeners import Listeners
 from gateway.proxy.assembly import (
-    address_rule,
     explainer_of,
     identity_names,
-    places_of,
-    request_table,
-    response_table,
-    routes_of,
-    server_certificate,
-    upstreams_of,
 )
-from gateway.proxy.crowd import Crowd
-from gateway.proxy.edge import TrustedProxies
 from gateway.proxy.explanation import Question
-from gateway.proxy.headers import HeaderTable
-from gateway.proxy.proxy_protocol import ProxyProtocolSite
-from gateway.proxy.replies import Replies
-from gateway.proxy.router import Route, Router
-from gateway.proxy.server import ProxyServer
-from gateway.proxy.services import Services, request_ids
-from gateway.proxy.tally import Tally
-from gateway.proxy.target import Target
-from gateway.proxy.upstream import Upstream
-from gateway.settings import Address, Settings
+from gateway.settings import Settings
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.last_used import LastUsedStore
@@ -86,17 +65,9 @@ from gateway.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-OWN_UPSTREAM: Final = ".ostiary"  # the gateway's own public endpoints; a configured name cannot begin with a dot
-OWN_SECONDS: Final = 10.0
-SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
 LOOKUP_CONNECTIONS: Final = 10
 FEED_CONNECTIONS: Final = 2  # apart, so that a flood of lookups cannot starve the polls and age the view
-BACKLOG: Final = 1024
 RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at start
-
-
-class ListenerFailed(GatewayError):
-    """A listener's address cannot be bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +109,8 @@ class Gateway:
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.metrics = Metrics()
-        self._router = Router([*_own_routes(settings), *routes_of(settings)])
-        self._upstreams: dict[str, Upstream] = {}  # once the proxy listens
+        self._listeners = Listeners(self._stack)
+        self._front = Front(settings, self._clock, self.metrics, self._listeners, self._stack)
 
     async def start(self) -> None:
         """Open everything. Stores that are away do not make it fail: the node is live, and ready once they answer.
@@ -220,7 +191,7 @@ class Gateway:
             await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
         secret_format = secret_format_of(keys, settings.environment)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
-        await self._serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
+        await self._listeners.serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
         api = build_api(
             postgres=postgres,
             changes=truth.changes,
@@ -238,11 +209,11 @@ class Gateway:
         purge = Purge(postgres)
         await purge.start()
         self._stack.push_async_callback(purge.close)
-        await self._serve(api, settings.listen.admin)
+        await self._listeners.serve(api, settings.listen.admin)
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
-        await self._serve_proxy(
+        await self._front.serve(
             admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view)
         )
         self._is_listening = True
@@ -345,7 +316,9 @@ class Gateway:
             monotonic=self._clock.monotonic,
             candidates=peppers.candidates,
         )
-        explainer = explainer_of(settings, hearings, reader, self._router, lambda: self._upstreams, self._clock)
+        explainer = explainer_of(
+            settings, hearings, reader, self._front.router, lambda: self._front.upstreams, self._clock
+        )
 
         async def explain(asked: Mapping[str, Any]) -> dict[str, Any]:
             if not self._is_listening:
@@ -434,139 +407,6 @@ class Gateway:
         self._stack.push_async_callback(relay.close)
         return propagator
 
-    # -- the listeners
-
-    async def _serve(self, app: web.Application, address: Address) -> None:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._listen(runner, address, _tcp_site(None))
-
-    async def _serve_proxy(
-        self,
-        admission: Admission,
-        credentials: CredentialReader,
-        last_used: LastUsed,
-        mint: Mint | None,
-        asserters: dict[str, Asserter],
-    ) -> None:
-        settings, metrics = self._settings, self.metrics
-        table = response_table(settings)
-        proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
-        upstreams = upstreams_of(settings, table, self._clock, metrics, asserters)
-        for watch in upstreams.watches:
-            await watch.start()
-            self._stack.push_async_callback(watch.close)
-        own = await self._own_endpoints(table, mint)
-        self._upstreams = by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
-        services = Services(
-            router=self._router,
-            admission=admission,
-            upstreams=by_name,
-            tally=Tally(metrics),
-            monotonic=self._clock.monotonic,
-            body_seconds=settings.client.body_timeout_seconds,
-            replies=Replies(settings.identity_headers.request_id),
-            new_request_id=request_ids(),
-            last_used=last_used,
-        )
-        server = ProxyServer(
-            services,
-            request_table(settings),
-            credentials,
-            places_of(settings),
-            settings.client,
-            header_count_limit=settings.client.header_count_limit,
-            proxies=proxies,
-            crowd=Crowd(
-                limit=settings.client.connection_limit,
-                address_limit=settings.client.address_connection_limit,
-                refused=metrics.connections_refused,
-                monotonic=self._clock.monotonic,
-            ),
-        )
-        _watch_connections(metrics, server, by_name)
-        server.start()
-        certificate = server_certificate(settings)
-        if certificate is not None:
-            await certificate.start()
-            self._stack.push_async_callback(certificate.close)
-        await self._listen_for_callers(server, proxies, None if certificate is None else certificate.context)
-
-    async def _listen_for_callers(
-        self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
-    ) -> None:
-        listen = self._settings.listen
-        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
-        if not listen.proxy_protocol:
-            await self._listen(runner, listen.proxy, _tcp_site(tls))
-            return
-
-        def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
-            return ProxyProtocolSite(
-                runner,
-                address.host,
-                address.port,
-                proxies=proxies,
-                header_seconds=self._settings.client.head_timeout_seconds,
-                refused=self.metrics.connections_refused,
-                backlog=BACKLOG,
-                ssl_context=tls,
-            )
-
-        await self._listen(runner, listen.proxy, site)
-
-    async def _own_endpoints(self, table: HeaderTable, mint: Mint | None) -> Upstream:
-        """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
-        names = self._settings.identity_headers.model_dump()
-        runner = web.AppRunner(build_public(names, mint), access_log=None)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        return Upstream(
-            OWN_UPSTREAM,
-            [Target(OWN_UPSTREAM, _pair_connector(runner), table)],
-            balance="round_robin",
-            attempts=1,
-            connect_seconds=OWN_SECONDS,
-            idle_seconds=OWN_SECONDS,
-            observe=self.metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
-            monotonic=self._clock.monotonic,
-        )
-
-    async def _listen(
-        self, runner: web.BaseRunner, address: Address, site: Callable[[web.BaseRunner, Address], web.BaseSite]
-    ) -> None:
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        try:
-            await site(runner, address).start()
-        except OSError as error:
-            raise ListenerFailed(f"cannot listen on {address}: {error.strerror or error}") from error
-
-
-def _tcp_site(tls: ssl.SSLContext | None) -> Callable[[web.BaseRunner, Address], web.BaseSite]:
-    def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
-        return web.TCPSite(runner, address.host, address.port, backlog=BACKLOG, ssl_context=tls)
-
-    return site
-
-
-def _own_routes(settings: Settings) -> list[Route]:
-    """Who may use the gateway's own endpoints: callers with a key; whoami, with a token too; the JWKS, anybody."""
-    access = {PREFIX: Access("required"), WHOAMI: Access("required", tokens=True, admits_narrowed=True)}
-    if settings.tokens is not None:
-        access[JWKS] = Access("none")
-    return [
-        Route(
-            OWN_UPSTREAM + path.removeprefix(PREFIX).replace("/", "."),
-            (path.encode(),),
-            OWN_UPSTREAM,
-            needed,
-            response_seconds=OWN_SECONDS,
-            idle_seconds=OWN_SECONDS,
-            addresses=address_rule(settings.client.addresses),
-        )
-        for path, needed in access.items()
-    ]
-
 
 def _evicting(admission: Admission, signers: Signers) -> Callable[[list[str], int], None]:
     forget = _forgetting(admission, signers)
@@ -587,32 +427,6 @@ def _forgetting(admission: Admission, signers: Signers) -> Callable[[], None]:
         signers.doubt()
 
     return forget
-
-
-def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:
-    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        assert runner.server is not None
-        await loop.connect_accepted_socket(runner.server, theirs)
-        return await loop.create_connection(factory, sock=ours)
-
-    return connect
-
-
-def _watch_connections(metrics: Metrics, server: ProxyServer, upstreams: dict[str, Upstream]) -> None:
-    """Connections are counted when somebody looks, not when they change."""
-
-    def upstream_count(*, is_idle: bool) -> int:
-        targets = [target for upstream in upstreams.values() for target in upstream.targets]
-        idle = sum(target.idle_count for target in targets)
-        return idle if is_idle else sum(len(target.open) for target in targets) - idle
-
-    gauge = metrics.connections
-    gauge.labels("client", "busy").set_function(lambda: server.count(is_busy=True))
-    gauge.labels("client", "idle").set_function(lambda: server.count(is_busy=False))
-    gauge.labels("upstream", "busy").set_function(lambda: upstream_count(is_idle=False))
-    gauge.labels("upstream", "idle").set_function(lambda: upstream_count(is_idle=True))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

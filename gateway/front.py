@@ -1,0 +1,205 @@
+"""The public listener put together: from the configured upstreams and routes to the socket that callers talk to.
+
+The gateway's own public endpoints are an upstream like others, whose connections lead nowhere but into this process.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from gateway.auth.admission import Admission
+from gateway.auth.assertions import Asserter
+from gateway.auth.credentials import CredentialReader
+from gateway.auth.last_used import LastUsed
+from gateway.auth.verdict import Access
+from gateway.clock import Clock
+from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
+from gateway.control.tokens import Mint
+from gateway.listeners import BACKLOG, SHUTDOWN_SECONDS, Listeners, tcp_site
+from gateway.proxy.assembly import (
+    address_rule,
+    places_of,
+    request_table,
+    response_table,
+    routes_of,
+    server_certificate,
+    upstreams_of,
+)
+from gateway.proxy.crowd import Crowd
+from gateway.proxy.edge import TrustedProxies
+from gateway.proxy.headers import HeaderTable
+from gateway.proxy.proxy_protocol import ProxyProtocolSite
+from gateway.proxy.replies import Replies
+from gateway.proxy.router import Route, Router
+from gateway.proxy.server import ProxyServer
+from gateway.proxy.services import Services, request_ids
+from gateway.proxy.tally import Tally
+from gateway.proxy.target import Target
+from gateway.proxy.upstream import Upstream
+from gateway.settings import Address, Settings
+from gateway.telemetry.metrics import Metrics
+
+OWN_UPSTREAM: Final = ".ostiary"  # the gateway's own public endpoints; a configured name cannot begin with a dot
+OWN_SECONDS: Final = 10.0
+
+
+class Front:
+    """What callers meet. `upstreams` are there once it serves; what closes its parts goes onto `stack`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        metrics: Metrics,
+        listeners: Listeners,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._listeners = listeners
+        self._stack = stack
+        self.router = Router([*_own_routes(settings), *routes_of(settings)])
+        self.upstreams: dict[str, Upstream] = {}
+
+    async def serve(
+        self,
+        admission: Admission,
+        credentials: CredentialReader,
+        last_used: LastUsed,
+        mint: Mint | None,
+        asserters: dict[str, Asserter],
+    ) -> None:
+        """Serve callers from now on. Raises ListenerFailed."""
+        settings, metrics = self._settings, self._metrics
+        table = response_table(settings)
+        proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
+        upstreams = upstreams_of(settings, table, self._clock, metrics, asserters)
+        for watch in upstreams.watches:
+            await watch.start()
+            self._stack.push_async_callback(watch.close)
+        own = await self._own_endpoints(table, mint)
+        self.upstreams = by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
+        services = Services(
+            router=self.router,
+            admission=admission,
+            upstreams=by_name,
+            tally=Tally(metrics),
+            monotonic=self._clock.monotonic,
+            body_seconds=settings.client.body_timeout_seconds,
+            replies=Replies(settings.identity_headers.request_id),
+            new_request_id=request_ids(),
+            last_used=last_used,
+        )
+        server = ProxyServer(
+            services,
+            request_table(settings),
+            credentials,
+            places_of(settings),
+            settings.client,
+            header_count_limit=settings.client.header_count_limit,
+            proxies=proxies,
+            crowd=Crowd(
+                limit=settings.client.connection_limit,
+                address_limit=settings.client.address_connection_limit,
+                refused=metrics.connections_refused,
+                monotonic=self._clock.monotonic,
+            ),
+        )
+        _watch_connections(metrics, server, by_name)
+        server.start()
+        certificate = server_certificate(settings)
+        if certificate is not None:
+            await certificate.start()
+            self._stack.push_async_callback(certificate.close)
+        await self._listen_for_callers(server, proxies, None if certificate is None else certificate.context)
+
+    async def _listen_for_callers(
+        self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
+    ) -> None:
+        listen = self._settings.listen
+        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        if not listen.proxy_protocol:
+            await self._listeners.listen(runner, listen.proxy, tcp_site(tls))
+            return
+
+        def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
+            return ProxyProtocolSite(
+                runner,
+                address.host,
+                address.port,
+                proxies=proxies,
+                header_seconds=self._settings.client.head_timeout_seconds,
+                refused=self._metrics.connections_refused,
+                backlog=BACKLOG,
+                ssl_context=tls,
+            )
+
+        await self._listeners.listen(runner, listen.proxy, site)
+
+    async def _own_endpoints(self, table: HeaderTable, mint: Mint | None) -> Upstream:
+        """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
+        names = self._settings.identity_headers.model_dump()
+        runner = web.AppRunner(build_public(names, mint), access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        return Upstream(
+            OWN_UPSTREAM,
+            [Target(OWN_UPSTREAM, _pair_connector(runner), table)],
+            balance="round_robin",
+            attempts=1,
+            connect_seconds=OWN_SECONDS,
+            idle_seconds=OWN_SECONDS,
+            observe=self._metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
+            monotonic=self._clock.monotonic,
+        )
+
+
+def _own_routes(settings: Settings) -> list[Route]:
+    """Who may use the gateway's own endpoints: callers with a key; whoami, with a token too; the JWKS, anybody."""
+    access = {PREFIX: Access("required"), WHOAMI: Access("required", tokens=True, admits_narrowed=True)}
+    if settings.tokens is not None:
+        access[JWKS] = Access("none")
+    return [
+        Route(
+            OWN_UPSTREAM + path.removeprefix(PREFIX).replace("/", "."),
+            (path.encode(),),
+            OWN_UPSTREAM,
+            needed,
+            response_seconds=OWN_SECONDS,
+            idle_seconds=OWN_SECONDS,
+            addresses=address_rule(settings.client.addresses),
+        )
+        for path, needed in access.items()
+    ]
+
+
+def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:
+    async def connect(factory: Callable[[], asyncio.BaseProtocol]) -> Any:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        assert runner.server is not None
+        await loop.connect_accepted_socket(runner.server, theirs)
+        return await loop.create_connection(factory, sock=ours)
+
+    return connect
+
+
+def _watch_connections(metrics: Metrics, server: ProxyServer, upstreams: dict[str, Upstream]) -> None:
+    """Connections are counted when somebody looks, not when they change."""
+
+    def upstream_count(*, is_idle: bool) -> int:
+        targets = [target for upstream in upstreams.values() for target in upstream.targets]
+        idle = sum(target.idle_count for target in targets)
+        return idle if is_idle else sum(len(target.open) for target in targets) - idle
+
+    gauge = metrics.connections
+    gauge.labels("client", "busy").set_function(lambda: server.count(is_busy=True))
+    gauge.labels("client", "idle").set_function(lambda: server.count(is_busy=False))
+    gauge.labels("upstream", "busy").set_function(lambda: upstream_count(is_idle=False))
+    gauge.labels("upstream", "idle").set_function(lambda: upstream_count(is_idle=True))
