@@ -5,6 +5,7 @@ from before the call until that node has refused it.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -276,9 +277,12 @@ def listening(cores: Cores) -> list[Listening]:
 
 def _postgres_cpu(addresses: Addresses) -> float:
     assert addresses.postgres_pid is not None
-    # A hundred backends that do little each: the clock ticks of their `stat` would round most of it away.
-    schedules = [Path(f"/proc/{pid}/schedstat").read_text() for pid in family(addresses.postgres_pid)]
-    return sum(int(schedule.split()[0]) for schedule in schedules) / 1e9
+    used = 0
+    for pid in family(addresses.postgres_pid):
+        # A hundred backends that do little each: the clock ticks of their `stat` would round most of it away.
+        with contextlib.suppress(FileNotFoundError):  # a worker of Postgres' own that has just ended
+            used += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    return used / 1e9
 
 
 # -- all of it
