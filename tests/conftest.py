@@ -15,6 +15,7 @@ from tests.fixtures.gateway import GatewayProcess, merged
 from tests.fixtures.gateway import operator_token as make_operator_token
 from tests.fixtures.nothing_skipped import pytest_sessionfinish as pytest_sessionfinish
 from tests.fixtures.stores import Databases, OwnPostgres, OwnRedis
+from tests.fixtures.sweeping import check_redis
 from tests.fixtures.upstream import RecordingUpstream
 
 
@@ -54,9 +55,10 @@ async def empty_postgres_dsn(databases: Databases) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def redis_url(servers: Addresses) -> str:
-    """The shared Redis, emptied."""
+    """The shared Redis, swept for secrets that the tests before have left, and emptied."""
     assert servers.redis_url is not None
     async with redis.asyncio.Redis.from_url(servers.redis_url) as client:
+        await check_redis(client)
         await client.flushall()
     return servers.redis_url
 
