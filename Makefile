@@ -9,8 +9,10 @@ BIN := .venv/bin
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
 
-test: .venv/installed-dev ## the whole suite, a process per core; each has servers of its own
-	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+# Tests wait for servers about as long as they compute: one process more than there are cores.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
+test: .venv/installed-dev ## the whole suite, in a few processes; each has servers of its own
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
