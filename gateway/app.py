@@ -33,7 +33,7 @@ from gateway.control.api import build_api
 from gateway.control.deeds import Origin
 from gateway.control.explain import Explain
 from gateway.control.idempotency import Purge
-from gateway.control.key_parts import secret_format_of
+from gateway.control.key_parts import peppers_of, secret_format_of
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
 from gateway.control.provider import ProviderKeys
@@ -155,7 +155,7 @@ class Gateway:
             channel=shared.channel,
             seal=shared.seal,
         )
-        peppers = Peppers([pepper.secret.get_secret_value().encode() for pepper in keys.peppers])
+        peppers = peppers_of(keys)
         tokens = self._tokens()
         admission = Admission(
             environment=settings.environment,

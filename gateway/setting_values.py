@@ -341,6 +341,7 @@ Subprotocol = Annotated[
         "Use a letter or a digit and then up to 63 letters, digits, '.', '_' or '-'.",
     ),
 ]
+SCOPE_SHAPE = r"[A-Za-z0-9:._*-]{1,64}"  # of those that keys have
 Scope = Annotated[str, Shape(r"[A-Za-z0-9:._*-]+", "a scope", "Use letters, digits and the signs : . _ * - alone.")]
 Party = Annotated[
     str,
@@ -367,9 +368,7 @@ ProviderName = Annotated[
         "Write it as the provider does, in up to 256 characters.",
     ),
 ]
-KeyScope = Annotated[
-    str, Shape(r"[A-Za-z0-9:._*-]{1,64}", "a scope", "Use 1 to 64 letters, digits and the signs : . _ * - alone.")
-]
+KeyScope = Annotated[str, Shape(SCOPE_SHAPE, "a scope", "Use 1 to 64 letters, digits and the signs : . _ * - alone.")]
 KeysUrl = Annotated[
     str,
     Shape(

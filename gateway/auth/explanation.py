@@ -17,7 +17,7 @@ from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.tokens import Claims
 from gateway.auth.verdict import STANDING, Access, authorize, ends_of
-from gateway.errors import Outage, StoreUnavailable
+from gateway.errors import Fault, GatewayError, Outage, StoreUnavailable
 from gateway.stores.records import Finding, KeyRecord
 from gateway.telemetry.metrics import Metrics
 
@@ -37,6 +37,24 @@ ASKED: Final[dict[Reason, str]] = {
     Reason.INVALID_TOKEN: "the token is signed by this gateway, for it, and what it is bound to stands",
     Reason.TOKEN_EXPIRED: "the token has not expired",
 }
+
+
+class UnknownKey(GatewayError):
+    """There is no key of this id."""
+
+    code = "not_found"
+    status = 404
+    fault = Fault.CLIENT
+    public = "There is no such key."
+
+
+class KeyGivenTwice(GatewayError):
+    """The request carries a credential, and a key is named beside it."""
+
+    code = "ambiguous_credentials"
+    status = 400
+    fault = Fault.CLIENT
+    public = "Name the key by `key_id`, or give its secret, or put it into the request. One of these."
 
 
 class View(Protocol):

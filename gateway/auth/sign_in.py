@@ -4,7 +4,6 @@ Must not know: how the provider's keys are fetched, and what becomes of whoever 
 what it is asked, and what it is asked about, is decided here.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway.auth.refusal import Reason
+from gateway.auth.signing import is_meant_for, verified
 
 LONGEST_TOKEN: Final = 8192  # what fits into a header
 RSA_BITS_MINIMUM: Final = 2048  # RFC 7518 3.3
@@ -142,19 +142,11 @@ class Judge:
 
     def read(self, token: str, head: Head, key: PublicKey) -> Statement | None:
         """What the token says, if `key` has signed it, by that provider's word for us."""
-        try:
-            payload = jwt.PyJWS(algorithms=[head.algorithm]).decode(token, key, algorithms=[head.algorithm])
-            claims = json.loads(payload)
-        except (jwt.PyJWTError, ValueError, RecursionError):
-            return None
-        return self._statement(claims) if isinstance(claims, dict) else None
+        claims = verified(token, key, head.algorithm)
+        return None if claims is None else self._statement(claims)
 
     def _statement(self, claims: Mapping[str, Any]) -> Statement | None:
-        audiences = claims.get("aud")
-        if isinstance(audiences, str):
-            audiences = [audiences]
-        is_for_us = isinstance(audiences, list) and self._audience in audiences
-        if claims.get("iss") != self._issuer or not is_for_us:
+        if claims.get("iss") != self._issuer or not is_meant_for(claims, self._audience):
             return None
         times = [claims.get(name, 0) for name in ("nbf", "iat")]
         if not all(map(_is_moment, (claims.get("exp"), *times))):

@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import jwt
@@ -74,7 +75,6 @@ def published(key_id: str, public: Ed25519PublicKey) -> dict[str, str]:
     return {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": ALGORITHM, "kid": key_id, "x": shown}
 
 
-_JWS: Final = jwt.PyJWS(algorithms=[ALGORITHM])
 _HEADER: Final = {"alg": ALGORITHM, "typ": TYPE}
 
 
@@ -94,13 +94,24 @@ def signer_of(token: bytes) -> str | None:
     return key_id if isinstance(key_id, str) and head == _HEADER else None
 
 
-def verified(token: bytes, public: Ed25519PublicKey) -> dict[str, Any] | None:
-    """The claims, if that key has signed them."""
+@cache
+def _jws(algorithm: str) -> jwt.PyJWS:
+    return jwt.PyJWS(algorithms=[algorithm])
+
+
+def verified(token: bytes | str, public: Any, algorithm: str = ALGORITHM) -> dict[str, Any] | None:
+    """The claims, if that key has signed them, by that algorithm and no other."""
     try:
-        claims = json.loads(_JWS.decode(token, public, algorithms=[ALGORITHM]))
+        claims = json.loads(_jws(algorithm).decode(token, public, algorithms=[algorithm]))
     except (jwt.PyJWTError, ValueError, RecursionError):
         return None
     return claims if isinstance(claims, dict) else None
+
+
+def is_meant_for(claims: Mapping[str, Any], audience: str) -> bool:
+    """Whether `audience` is the one, or among those, that the claims are for (RFC 7519 4.1.3)."""
+    audiences = claims.get("aud")
+    return audience in ([audiences] if isinstance(audiences, str) else audiences if isinstance(audiences, list) else ())
 
 
 def _is_canonical(part: bytes) -> bool:

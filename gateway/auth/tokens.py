@@ -12,7 +12,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.auth.refusal import Reason, Refusal
-from gateway.auth.signing import SigningKey, published, signer_of, verified
+from gateway.auth.signing import SigningKey, is_meant_for, published, signer_of, verified
 from gateway.errors import Outage
 
 LONGEST_TOKEN: Final = 4096  # some twice of what 64 scopes take
@@ -166,13 +166,9 @@ class TokenVerifier:
 
     def _read(self, said: Mapping[str, Any], signer_id: str) -> Claims | None:
         """The claims, if they are all there, of their types, and about this gateway (R167, R170)."""
-        audiences = said.get("aud")
-        if isinstance(audiences, str):
-            audiences = [audiences]
         is_ours = (
             said.get("iss") == self._issuer
-            and isinstance(audiences, list)
-            and self._audience in audiences
+            and is_meant_for(said, self._audience)
             and said.get("env") == self._environment
         )
         texts = [said.get(name) for name in ("key", "secret", "sub", "tenant", "jti")]

@@ -1,12 +1,13 @@
 """A running gateway's management API, as the commands call it."""
 
+import asyncio
 import getpass
 import io
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import typer
@@ -16,6 +17,8 @@ from gateway.cli.failures import ApiUnreachable, CallRefused
 TOKEN_VARIABLE = "OSTIARY_ADMIN_TOKEN"  # noqa: S105  # a name, not a token
 PAGE = 200
 CALL_SECONDS = 30.0
+
+T = TypeVar("T")
 
 
 class Api:
@@ -85,6 +88,16 @@ async def open_api(url: str, token: str) -> AsyncIterator[Api]:
         headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)
     ) as session:
         yield Api(session, url)
+
+
+def through_api(url: str, token: str, do: Callable[[Api], Awaitable[T]]) -> T:
+    """What `do` makes of the API at `url`."""
+
+    async def run() -> T:
+        async with open_api(url, token) as opened:
+            return await do(opened)
+
+    return asyncio.run(run())
 
 
 def read_token() -> str:

@@ -1,13 +1,12 @@
 """`ostiary audit`: read the audit trail, write it to stdout, and verify that nothing in it was altered."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.api import Api, open_api, read_token
+from gateway.cli.api import Api, read_token, through_api
 from gateway.cli.failures import FAILED, told
 from gateway.cli.output import Output, OutputOption, log_to_stderr, show_list, show_one
 
@@ -92,10 +91,5 @@ def _query(**filters: str | None) -> dict[str, str]:
 def _through(url: str, do: Callable[[Api], Awaitable[Any]]) -> Any:
     log_to_stderr()
     token = read_token()
-
-    async def run() -> Any:
-        async with open_api(url, token) as opened:
-            return await do(opened)
-
     with told():
-        return asyncio.run(run())
+        return through_api(url, token, do)

@@ -1,6 +1,5 @@
 """`ostiary explain`: what would become of a request, step by step, as a running gateway decides it."""
 
-import asyncio
 import getpass
 import json
 import re
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from gateway.cli.api import open_api, read_token
+from gateway.cli.api import read_token, through_api
 from gateway.cli.failures import told
 from gateway.cli.output import Output, OutputOption, log_to_stderr
 from gateway.configuration import load
@@ -56,13 +55,8 @@ def explain(
     token = read_token()
     if secret:
         question["secret"] = _read_secret()
-
-    async def ask() -> dict[str, Any]:
-        async with open_api(url, token) as opened:
-            return await opened.call("POST", "/v1/explain", body=question)
-
     with told():
-        _show(asyncio.run(ask()), output)
+        _show(through_api(url, token, lambda opened: opened.call("POST", "/v1/explain", body=question)), output)
 
 
 def _pair(header: str) -> tuple[str, str]:

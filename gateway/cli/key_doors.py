@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from gateway.auth.secrets import Peppers
 from gateway.cli.api import PAGE, Api, open_api
 from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
@@ -23,7 +22,7 @@ from gateway.control.ids import new_id
 from gateway.control.import_rows import MEDIA_TYPES, FileFormat, read_rows
 from gateway.control.imports import Imports
 from gateway.control.issuance import Issuance
-from gateway.control.key_parts import KeyParts, secret_format_of, shown_key
+from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of, shown_key
 from gateway.control.keys import Keys
 from gateway.control.mutations import Mutations
 from gateway.control.verification import Verification
@@ -229,7 +228,7 @@ async def open_direct(settings: Settings) -> AsyncIterator[Direct]:
             postgres,
             mutations,
             secret_format_of(settings.keys, settings.environment),
-            Peppers([pepper.secret.get_secret_value().encode() for pepper in settings.keys.peppers]),
+            peppers_of(settings.keys),
             settings.keys,
             metrics,
         )

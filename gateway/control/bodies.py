@@ -10,9 +10,16 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.control.moments import Moment
 from gateway.control.problems import InvalidBody
-from gateway.setting_values import TOKEN_SECONDS_MAXIMUM, EnvironmentName, Feature, LimitWindow, Name, Party
+from gateway.setting_values import (
+    SCOPE_SHAPE,
+    TOKEN_SECONDS_MAXIMUM,
+    EnvironmentName,
+    Feature,
+    LimitWindow,
+    Name,
+    Party,
+)
 
-SCOPE_SHAPE = re.compile(r"[A-Za-z0-9:._*-]{1,64}")
 ID_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 LONGEST_GRACE_SECONDS = 30 * 86400
 LARGEST_INTEGER = 2**31 - 1  # a column of type integer
@@ -63,7 +70,7 @@ def _id(text: str) -> str:
 
 
 def _scope(text: str) -> str:
-    if SCOPE_SHAPE.fullmatch(text) is None:
+    if re.fullmatch(SCOPE_SHAPE, text) is None:
         raise PydanticCustomError("scope", "Use 1 to 64 letters, digits or the signs : . _ * -")
     return text
 
@@ -95,7 +102,7 @@ _NAME = rf"{_PLAIN}*[^\s\u0000-\u001f\u007f-\u009f]{_PLAIN}*"
 Text = Annotated[str, AfterValidator(_plain), _spelled(f"{_PLAIN}*")]
 KeyName = Annotated[Text, AfterValidator(_trimmed_name), _spelled(_NAME, minLength=1, maxLength=64)]
 Id = Annotated[str, AfterValidator(_id), _spelled(ID_SHAPE.pattern)]
-ScopeText = Annotated[str, AfterValidator(_scope), _spelled(SCOPE_SHAPE.pattern)]
+ScopeText = Annotated[str, AfterValidator(_scope), _spelled(SCOPE_SHAPE)]
 Scopes = Annotated[
     tuple[ScopeText, ...], Field(max_length=64, json_schema_extra={"uniqueItems": True}), AfterValidator(_unique)
 ]

@@ -8,10 +8,11 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from gateway.auth.explanation import KeyGivenTwice, UnknownKey
 from gateway.control import answers
 from gateway.control.bodies import Body, Id, Text
 from gateway.control.calls import OPERATORS, Call, body_of
-from gateway.control.problems import NotFound, Problem, reply
+from gateway.control.problems import reply
 
 TOKEN = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$"  # RFC 9110 5.6.2  # noqa: S105  # a grammar
 SECRET = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -23,14 +24,6 @@ def _secret(text: str) -> str:
     if SECRET.fullmatch(text) is None:
         raise PydanticCustomError("secret", "Use 1 to 4096 visible ASCII characters")
     return text
-
-
-class AmbiguousCredentials(Problem):
-    """The request carries a credential, and a key is named beside it."""
-
-    code = "ambiguous_credentials"
-    status = 400
-    public = "Name the key by `key_id`, or give its secret, or put it into the request. One of these."
 
 
 class ExplainBody(Body):
@@ -71,7 +64,7 @@ class ExplainCalls:
                 about="Tell what would become of a request, step by step. Nothing is changed by it",
                 body=ExplainBody,
                 answer=answers.Explanation,
-                problems=(NotFound, AmbiguousCredentials),
+                problems=(UnknownKey, KeyGivenTwice),
             ),
         )
 

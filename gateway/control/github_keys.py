@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import json
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from gateway.control.fetching import NotFetched, fetched_json
 from gateway.errors import Outage
 
 FETCH_SECONDS: Final = 5.0
@@ -63,19 +63,10 @@ class GithubKeys:
         """Whether the keys are those of now."""
         try:
             timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(self._url, allow_redirects=False) as response,
-            ):
-                if response.status != 200:
-                    raise ValueError(f"status {response.status}")
-                raw = b""
-                async for chunk in response.content.iter_any():
-                    raw += chunk
-                    if len(raw) > LARGEST_ANSWER_BYTES:
-                        raise ValueError("the answer is too large")
-            keys = _keys_of(json.loads(raw))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                answer = await fetched_json(session, self._url, limit_bytes=LARGEST_ANSWER_BYTES)
+            keys = _keys_of(answer)
+        except (NotFetched, aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.warning("public_keys_not_fetched", reason=f"{type(error).__name__}: {error}")
             return False
         self._keys, self._fetched_at = keys, self._monotonic()

@@ -25,6 +25,7 @@ from gateway.stores.postgres import imports as sql
 from gateway.stores.postgres.changes import Change
 from gateway.stores.postgres.connection import Connection
 from gateway.stores.postgres.keys import KeyRow, NewKey, Owner, is_known_secret
+from gateway.stores.postgres.keys import owners as owners_of
 
 BATCH: Final = 100  # rows of one transaction: some 20 ms
 BATCH_SECONDS: Final = 5.0
@@ -181,7 +182,7 @@ class _Run:
         await sql.prepare(connection)
         rows = [row for _, row in batch if isinstance(row, ImportRow)]
         users = sorted({row.user_id for row in rows})
-        owners = await sql.owners(connection, users, self._caller.tenant_id, are_locked=are_locked)
+        owners = await owners_of(connection, users, self._caller.tenant_id, are_locked=are_locked)
         forms = [form for row in rows for form in self._forms(row)]
         keys = await sql.keys_of_digests(connection, forms)
         names = [(owners[row.user_id].tenant_id, row.name) for row in rows if row.user_id in owners]

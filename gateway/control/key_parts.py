@@ -27,6 +27,11 @@ def secret_format_of(keys: KeySettings, environment: str) -> SecretFormat:
     )
 
 
+def peppers_of(keys: KeySettings) -> Peppers:
+    """The peppers of the configuration, the one in use first."""
+    return Peppers([pepper.secret.get_secret_value().encode() for pepper in keys.peppers])
+
+
 @dataclass(frozen=True, slots=True)
 class KeyParts:
     """The parts that the services for keys share. `secret_format` is that of this installation's environment."""

@@ -6,7 +6,6 @@ outage, and never a verdict on the caller (R070).
 """
 
 import asyncio
-import json
 from typing import Final
 
 import aiohttp
@@ -15,6 +14,7 @@ import structlog
 from gateway.auth.sign_in import Head, PublicKey, PublicKeys, public_keys
 from gateway.clock import Clock
 from gateway.consistency.background import Background, woken
+from gateway.control.fetching import NotFetched, fetched_json
 from gateway.errors import Outage
 from gateway.setting_values import check_provider_url
 from gateway.settings import OidcSettings
@@ -25,7 +25,6 @@ FETCH_SECONDS: Final = 5.0  # for discovery and keys together
 INTERVAL_SECONDS: Final = 5.0  # between two fetches, whatever callers name
 SETTLE_SECONDS: Final = 1.0  # for a caller who waits for a fetch, beyond the fetch's own deadline
 DOCUMENT_LIMIT_BYTES: Final = 512 * 1024
-CHUNK_BYTES: Final = 16 * 1024
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +113,7 @@ class ProviderKeys:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 keys = await self._fetch(session)
-        except (ProviderUnavailable, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+        except (ProviderUnavailable, NotFetched, aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if not self._is_failing:
                 log.warning("provider_keys_not_read", error=f"{type(error).__name__}: {error}")
             self._is_failing = True
@@ -129,7 +128,9 @@ class ProviderKeys:
 
     async def _fetch(self, session: aiohttp.ClientSession) -> PublicKeys:
         url = self._settings.jwks_url or await self._discover(session)
-        keys = public_keys(await _document(session, url), self._settings.algorithms)
+        keys = public_keys(
+            await fetched_json(session, url, limit_bytes=DOCUMENT_LIMIT_BYTES), self._settings.algorithms
+        )
         if keys is None:
             raise ProviderUnavailable(f"{url} is no JWKS")
         return keys
@@ -137,7 +138,7 @@ class ProviderKeys:
     async def _discover(self, session: aiohttp.ClientSession) -> str:
         """Where the keys are, by OpenID Connect Discovery 4: what names another issuer is not believed (4.3)."""
         url = self._settings.issuer.removesuffix("/") + DISCOVERY
-        document = await _document(session, url)
+        document = await fetched_json(session, url, limit_bytes=DOCUMENT_LIMIT_BYTES)
         if not isinstance(document, dict) or document.get("issuer") != self._settings.issuer:
             raise ProviderUnavailable(f"{url} is not about oidc.issuer, to the letter")
         jwks_uri = document.get("jwks_uri")
@@ -147,19 +148,3 @@ class ProviderKeys:
             return check_provider_url(jwks_uri)
         except ValueError as error:
             raise ProviderUnavailable(f"jwks_uri of {url}: {error}") from error
-
-
-async def _document(session: aiohttp.ClientSession, url: str) -> object:
-    """The JSON at `url`. Who is sent elsewhere does not go: the answer would be somebody else's."""
-    read = bytearray()
-    async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            raise ProviderUnavailable(f"{url} answers {response.status}")
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            read += chunk
-            if len(read) > DOCUMENT_LIMIT_BYTES:
-                raise ProviderUnavailable(f"{url} answers with more than {DOCUMENT_LIMIT_BYTES} bytes")
-    try:
-        return json.loads(read)
-    except (ValueError, RecursionError) as error:
-        raise ProviderUnavailable(f"{url} is no JSON") from error

@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from gateway.auth.admission import Admission
 from gateway.auth.credentials import Credential, CredentialReader
-from gateway.auth.explanation import Hearing, Hearings
+from gateway.auth.explanation import Hearing, Hearings, KeyGivenTwice, UnknownKey
 from gateway.auth.last_used import LastUsed
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
-from gateway.errors import Fault, GatewayError, Outage
+from gateway.errors import GatewayError, Outage
 from gateway.proxy.edge import Edge, TrustedProxies, address_in
 from gateway.proxy.errors import AddressRefused, UpstreamUnavailable
 from gateway.proxy.exchange import ANY_KEY, Exchange
@@ -50,24 +50,6 @@ class Question:
     address: str | None = None
     key_id: str | None = None
     secret: str | None = field(default=None, repr=False)
-
-
-class UnknownKey(GatewayError):
-    """There is no key of this id."""
-
-    code = "not_found"
-    status = 404
-    fault = Fault.CLIENT
-    public = "There is no such key."
-
-
-class KeyGivenTwice(GatewayError):
-    """The request carries a credential, and a key is named beside it."""
-
-    code = "ambiguous_credentials"
-    status = 400
-    fault = Fault.CLIENT
-    public = "Name the key by `key_id`, or give its secret, or put it into the request. One of these."
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stores import Databases
 from tests.fixtures.upstream import RecordedRequest
 from tests.fixtures.waiting import until
-from tests.integration.stories.world import Answer, Key, World, world_over
+from tests.integration.stories.world import Answer, World, world_over
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -68,13 +68,6 @@ class Stage:
             options={"require": ["exp", "iat", "sub"]},
         )
         return claims
-
-    async def token(self, key: Key, **body: Any) -> str:
-        """An access token."""
-        url = f"{self.world.nodes[0].proxy_url}/.ostiary/tokens"
-        async with self.http.post(url, json=body, headers={"X-Api-Key": key.secret}) as response:
-            assert response.status == 201
-            return str((await response.json())["token"])
 
     async def signing_keys(self, *arguments: str) -> None:
         """`ostiary signing-keys ...`."""
@@ -166,7 +159,7 @@ async def test_both_secrets_of_a_key_are_one_caller(stage: Stage) -> None:
 async def test_a_token_says_so(stage: Stage) -> None:
     """What is told of a token's bearer are the token's scopes, and that it is one."""
     key = await stage.world.key(scopes=["orders:read", "reports:read"])
-    token = await stage.token(key, scopes=["reports:read"])
+    token = await stage.world.access_token(key, scopes=["reports:read"])
     claims = await stage.verified(await stage.world.ask(1, token, "/sales"))
     assert (claims["kind"], claims["scopes"], claims["key"]) == ("token", ["reports:read"], key.id)
 

@@ -62,13 +62,6 @@ class Stage:
         """The explanation; never with a secret or a digest in it (World checks that of every reply)."""
         return await self.world.do("POST", "/v1/explain", {"path": path, **asked})
 
-    async def token(self, key: Key, **body: Any) -> str:
-        """An access token."""
-        url = f"{self.world.nodes[0].proxy_url}/.ostiary/tokens"
-        async with self.http.post(url, json=body, headers={"X-Api-Key": key.secret}) as response:
-            assert response.status == 201
-            return str((await response.json())["token"])
-
     async def asked(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str | None]:
         """Status and code of the same request, really made; the code of what the upstream answered is None."""
         url = self.world.nodes[0].proxy_url + path
@@ -194,7 +187,7 @@ async def malformed(stage: Stage) -> tuple[Key | None, str]:
 
 
 async def a_token(stage: Stage) -> tuple[Key | None, str]:
-    return None, await stage.token(await stage.world.key(scopes=["orders:read"]))
+    return None, await stage.world.access_token(await stage.world.key(scopes=["orders:read"]))
 
 
 async def a_bad_token(stage: Stage) -> tuple[Key | None, str]:
@@ -284,7 +277,7 @@ async def test_every_rule_is_told(stage: Stage) -> None:
 async def test_rules_of_tokens(stage: Stage) -> None:
     """A token has rules of its own: the route's, its signature's and its end's; then those of its key."""
     key = await stage.world.key(scopes=["a", "reports:read"])
-    token = await stage.token(key, scopes=["a"])
+    token = await stage.world.access_token(key, scopes=["a"])
     told = await stage.explain("/reports", secret=token)
     outcomes = steps_of(told)
     assert told["decision"]["code"] == "token_not_allowed"
@@ -296,7 +289,7 @@ async def test_rules_of_tokens(stage: Stage) -> None:
     told = await stage.explain("/orders", secret=token)
     assert told["decision"]["code"] == "insufficient_scope", "it has fewer scopes than its key"
     assert steps_of(told)["rule insufficient_scope scopes"] == "failed"
-    told = await stage.explain("/orders", secret=await stage.token(key))
+    told = await stage.explain("/orders", secret=await stage.world.access_token(key))
     assert told["decision"]["outcome"] == "forwarded"
     assert {"name": "X-Auth-Kind", "value": "token"} in told["headers"]["added"]
     assert steps_of(await stage.explain(secret=Signer("sig_x").sign({})))["rule invalid_token"] == "failed"
@@ -418,7 +411,7 @@ async def test_where_the_key_stands(
 async def test_no_secret_is_told(stage: Stage, asked: dict[str, Any]) -> None:
     """Wherever else one stands, by mistake: keys, and access tokens. R218."""
     key = await stage.world.key()
-    token = await stage.token(key)
+    token = await stage.world.access_token(key)
     for secret in (key.secret, token):
         text = json.dumps(asked).replace("{}", secret)
         if len(secret) > 32 and "address" in asked and secret is token:
@@ -437,7 +430,7 @@ async def test_nothing_is_left_behind(stage: Stage) -> None:
     world = stage.world
     key = await world.key()
     peppered = await world.sql("SELECT digest FROM api_keys WHERE id = $1", key.id)
-    token = await stage.token(await world.key())
+    token = await stage.world.access_token(await world.key())
     events = await world.sql("SELECT count(*) FROM audit_events")
     seen, counted = len(world.upstream.requests), await stage.metrics()
     for asked in (

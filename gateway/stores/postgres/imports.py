@@ -4,15 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gateway.stores.postgres.connection import Connection
-from gateway.stores.postgres.keys import KeyRow, NewKey, Owner, key_of
-
-_OWNERS = """
-    SELECT u.id, u.tenant_id, now(),
-        coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb
-            AND (e.valid_until IS NULL OR e.valid_until > now()), false) AS has_api_access
-    FROM users u LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan
-    WHERE u.id = ANY($1::text[]) AND ($2::text IS NULL OR u.tenant_id = $2) ORDER BY u.id"""
-_OWNERS_LOCKED = _OWNERS + " FOR NO KEY UPDATE OF u"
+from gateway.stores.postgres.keys import KeyRow, NewKey, key_of
 
 
 async def prepare(connection: Connection) -> None:
@@ -21,18 +13,6 @@ async def prepare(connection: Connection) -> None:
     A plan for any parameters would also compare each key with each of the digests.
     """
     await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-
-
-async def owners(
-    connection: Connection, user_ids: Sequence[str], tenant_id: str | None, *, are_locked: bool
-) -> dict[str, Owner]:
-    """Those of the users that exist, by id; only in `tenant_id` unless that is None.
-
-    `are_locked`: against other creates and deletion, in the order of their ids, so that two imports cannot deadlock.
-    """
-    statement = _OWNERS_LOCKED if are_locked else _OWNERS
-    rows = await connection.fetch(statement, list(user_ids), tenant_id)
-    return {row["id"]: Owner(row["tenant_id"], row["has_api_access"], row["now"]) for row in rows}
 
 
 async def active_counts(connection: Connection, user_ids: Sequence[str]) -> dict[str, int]:

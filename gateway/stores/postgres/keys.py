@@ -11,6 +11,7 @@ import asyncpg
 
 from gateway.errors import Fault, GatewayError
 from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.users import API_ACCESS
 
 
 class DuplicateKey(GatewayError):
@@ -95,21 +96,29 @@ def key_of(row: asyncpg.Record) -> KeyRow:
     )
 
 
-async def lock_owner(connection: Connection, user_id: str, tenant_id: str | None) -> Owner | None:
-    """The user, its row locked against other creates and deletion; only in `tenant_id` unless that is None.
+_OWNERS = f"""
+    SELECT u.id, u.tenant_id, now(), {API_ACCESS} AS has_api_access
+    FROM users u LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan
+    WHERE u.id = ANY($1::text[]) AND ($2::text IS NULL OR u.tenant_id = $2) ORDER BY u.id"""  # noqa: S608  # our own text
+_OWNERS_LOCKED = _OWNERS + " FOR NO KEY UPDATE OF u"
 
-    API access is the feature being exactly `true`, and the entitlement not having ended (R211).
+
+async def owners(
+    connection: Connection, user_ids: Sequence[str], tenant_id: str | None, *, are_locked: bool
+) -> dict[str, Owner]:
+    """Those of the users that exist, by id; only in `tenant_id` unless that is None.
+
+    `are_locked`: against other creates and deletion, in the order of their ids, so that two that lock several cannot
+    deadlock.
     """
-    row = await connection.fetchrow(
-        "SELECT u.tenant_id, now(),"
-        "  coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb"
-        "    AND (e.valid_until IS NULL OR e.valid_until > now()), false) AS has_api_access"
-        " FROM users u LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan"
-        " WHERE u.id = $1 AND ($2::text IS NULL OR u.tenant_id = $2) FOR NO KEY UPDATE OF u",
-        user_id,
-        tenant_id,
-    )
-    return None if row is None else Owner(row["tenant_id"], row["has_api_access"], row["now"])
+    statement = _OWNERS_LOCKED if are_locked else _OWNERS
+    rows = await connection.fetch(statement, list(user_ids), tenant_id)
+    return {row["id"]: Owner(row["tenant_id"], row["has_api_access"], row["now"]) for row in rows}
+
+
+async def lock_owner(connection: Connection, user_id: str, tenant_id: str | None) -> Owner | None:
+    """The user, its row locked against other creates and deletion; only in `tenant_id` unless that is None."""
+    return (await owners(connection, [user_id], tenant_id, are_locked=True)).get(user_id)
 
 
 async def active_of_user(connection: Connection, user_id: str) -> list[str]:

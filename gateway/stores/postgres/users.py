@@ -52,6 +52,17 @@ class EntitlementRow:
     updated_at: datetime
 
 
+# Whether an entitlement `e` to a plan `p` admits: the feature is exactly `true`, and it has not ended (R211).
+API_ACCESS = (
+    "coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb"
+    " AND (e.valid_until IS NULL OR e.valid_until > now()), false)"
+)
+_EFFECTIVE = f"""
+    SELECT e.plan, p.tier, (p.features || e.features)::text AS features, (p.limits || e.limits)::text AS limits,
+        e.valid_until, {API_ACCESS} AS has_api_access
+    FROM entitlements e JOIN plans p ON p.name = e.plan WHERE e.user_id = $1"""  # noqa: S608  # our own text
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the database knows, at `now` (seconds since the epoch), of somebody who says to be a user."""
@@ -182,10 +193,7 @@ async def entitlement(connection: Connection, user_id: str) -> EntitlementRow | 
 async def effective_entitlement(connection: Connection, user_id: str) -> EffectiveEntitlement | None:
     """What the user has now; None without an entitlement."""
     row = await connection.fetchrow(
-        "SELECT e.plan, p.tier, (p.features || e.features)::text AS features, (p.limits || e.limits)::text AS limits,"
-        " e.valid_until, coalesce((p.features || e.features) -> 'api_access' = 'true'::jsonb"
-        "   AND (e.valid_until IS NULL OR e.valid_until > now()), false) AS has_api_access"
-        " FROM entitlements e JOIN plans p ON p.name = e.plan WHERE e.user_id = $1",
+        _EFFECTIVE,
         user_id,
     )
     if row is None:

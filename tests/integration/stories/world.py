@@ -342,6 +342,14 @@ class World:
         """Revoke it; the reply."""
         return await self.do("POST", f"/v1/keys/{key.id}/revoke", node=node)
 
+    async def access_token(self, key: Key, **body: Any) -> str:
+        """An access token that the key mints."""
+        assert self._http is not None
+        url = f"{self.nodes[0].proxy_url}/.ostiary/tokens"
+        async with self._http.post(url, json=body, headers={"X-Api-Key": key.secret}) as response:
+            assert response.status == 201
+            return str((await response.json())["token"])
+
     async def set_window(self, retired_id: str, expires_at: Any, *, node: int = 0) -> dict[str, Any]:
         """Move the end of a retired secret's window; the reply."""
         return await self.do("PATCH", f"/v1/retired-secrets/{retired_id}", {"expires_at": expires_at}, node=node)
