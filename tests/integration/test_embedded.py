@@ -122,7 +122,8 @@ async def test_a_paused_server_is_silent_until_it_is_resumed(own_postgres: OwnPo
 
 
 OWNER = """
-import json, sys, dataclasses, pathlib
+import json, signal, sys, dataclasses, pathlib
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever runs the tests ignores it
 from gateway.embedded.keeper import Keeper
 keeper = Keeper(pathlib.Path(sys.argv[1]), is_durable=False)
 print(json.dumps(dataclasses.asdict(keeper.start())), flush=True)
