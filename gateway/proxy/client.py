@@ -394,7 +394,7 @@ class ClientConnection(asyncio.Protocol):
         elif unsent and now >= self._deadline:
             self.cut()
         elif not unsent and self._unsent:
-            self._unsent = 0
+            self._unsent = 0.0
             self._deadline = now + DRAIN_SECONDS
         elif now >= self._deadline:
             self.transport.abort()

@@ -76,8 +76,8 @@ class Exchange:
     """One request and its reply."""
 
     # Defaults on the class: most exchanges never touch most of these, and setting them costs the warm path.
-    deadline = inf  # monotonic; looked at by the sweep
-    _stage = Stage.DECIDING
+    deadline: float  # monotonic; looked at by the sweep
+    _stage: Stage
     _match: Match | None = None
     _admitted: Admitted | None = None
     _upstream: Upstream | None = None
@@ -98,15 +98,17 @@ class Exchange:
     _is_reply_paused = False  # the client takes no more, so the upstream's connection is not read
     _is_upstream_blocked = False  # it takes no more of the body
     _body_bytes = 0
-    _client_left_at = inf
+    _client_left_at: float
     _sent_at = 0.0
 
     def __init__(self, client: Client, request: RequestHead, services: Services) -> None:
+        self.deadline = self._client_left_at = inf
+        self._stage = Stage.DECIDING
         self._client = client
         self._request = request
         self._services = services
         self.method = request.method
-        self._request_id = request_id = request.fields.request_id or services.new_request_id()
+        self._request_id = request_id = request.request_id or services.new_request_id()
         self._request_id_line = services.replies.request_id_start + request_id + CRLF
         self._started_at = services.monotonic()
 
@@ -119,9 +121,9 @@ class Exchange:
             fields = request.fields
             if fields.reserved_removed:
                 services.tally.spoofed(fields.reserved_removed)
+            if request.route is UNMATCHED:
+                request.route = self._find_route()
             match: Match | None = request.route
-            if match is UNMATCHED:
-                match = request.route = self._find_route()
             self._match = match
             access = ANY_KEY
             if match is not None:
@@ -183,7 +185,7 @@ class Exchange:
         if match.allowed:
             raise WrongMethod("the route is for other methods")
         limit = match.route.body_limit_bytes
-        if limit is not None and (self._request.fields.content_length or 0) > limit:
+        if limit is not None and (self._request.content_length or 0) > limit:
             raise PayloadTooLarge("Content-Length is over the route's limit")
         self._admitted = decision
         self._upstream = upstream = self._services.upstreams[match.route.upstream]

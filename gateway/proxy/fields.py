@@ -13,6 +13,8 @@ ALLOWED_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  #
 class Fields:
     """A header section, read. Shared by all requests of a connection that repeat it, so nobody changes it.
 
+    `content_length` and `request_id` are those of the section that was read; a request has its own.
+
     `host` is empty where an HTTP/1.0 client sent none. `credential` is what the credential reader made of the values in
     the configured places.
     """
@@ -28,6 +30,7 @@ class Fields:
     upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
     key_protocol: bytes = b""  # the subprotocol behind which a WebSocket client has put its key
     reserved_removed: int = 0
+    is_variable: bool = True  # False where lines mean something to each other: another value needs another reading
     notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
 
     def noted(self, name: bytes) -> bytes:

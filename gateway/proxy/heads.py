@@ -6,7 +6,6 @@ from typing import Final
 from gateway.auth.admission import Admitted
 from gateway.proxy.cors import without_cors
 from gateway.proxy.edge import Edge
-from gateway.proxy.fields import Fields
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import ResponseFields
 
@@ -44,14 +43,16 @@ def request_head(
             edge.forwarded_lines(fields.forwarded, request.host),
             request_id_line,
             b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade if upgrade else b"",
-            b"\r\n" if request.body.is_complete and fields.content_length is None else _framing(fields),
+            b"\r\n"
+            if request.body.is_complete and request.content_length is None
+            else _framing(request.content_length),
         )
     )
 
 
-def _framing(fields: Fields) -> bytes:
-    if fields.content_length is not None:
-        return b"Content-Length: %d\r\n\r\n" % fields.content_length
+def _framing(content_length: int | None) -> bytes:
+    if content_length is not None:
+        return b"Content-Length: %d\r\n\r\n" % content_length
     return CHUNKED + b"\r\n"
 
 

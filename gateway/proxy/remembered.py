@@ -1,73 +1,82 @@
 """A header section that has been read, and in which of its lines the next ones differ. Pure.
 
-Clients of an API mostly repeat their header section, but for a trace id or a date. What means nothing to the gateway
-may change without the section being read again; what does is compared to the letter.
+Clients of an API mostly repeat their header section, but for a trace id, a date, a length. Values that mean nothing to
+the gateway, or nothing beyond themselves, may change without the section being read again; all else is compared to the
+letter.
 """
 
+import re
 from typing import Final
 
 from gateway.proxy.fields import ALLOWED_BYTES, Fields
+from gateway.proxy.framing import BadFraming, content_length
+from gateway.proxy.headers import Action, HeaderTable
 
 CRLF: Final = b"\r\n"
 MOST_CHANGING: Final = 8  # lines; a client that changes more of them has its sections read as a whole
+REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
+KEEP: Final = Action.KEEP
+KEPT: Final = frozenset({KEEP, Action.NOTED})
+MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID})
+
+
+class Said:
+    """What a section says that may be another thing in the next one like it. `kept` are the lines to send on."""
+
+    __slots__ = ("content_length", "kept", "request_id")
+
+    def __init__(self, kept: bytes, content_length: int | None, request_id: bytes | None) -> None:
+        self.kept = kept
+        self.content_length = content_length
+        self.request_id = request_id
 
 
 class Remembered:
-    """A section, and what it said: `fields`, and `kept`, the lines to send on, each with its CRLF.
+    """A section, and what it said: `fields`, and the lines to send on.
 
-    `positions` names the lines that mean nothing to the gateway: index in `lines` -> index in `kept`. The values of
-    those that have been seen to change are holes between pieces that must not.
+    The values of lines that have been seen to change are holes between pieces that must not.
     """
 
     __slots__ = (
         "_changing",
-        "_kept",
+        "_holes",
         "_kept_end",
         "_lines",
-        "_pieces",
-        "_positions",
+        "_section",
         "_section_end",
+        "_table",
         "fields",
-        "kept",
-        "minor",
-        "section",
+        "said",
     )
 
     def __init__(
-        self,
-        section: bytes,
-        minor: bytes,
-        lines: list[bytes],
-        kept: list[bytes],
-        positions: dict[int, int],
-        fields: Fields,
+        self, section: bytes, lines: list[bytes], kept: list[bytes], fields: Fields, table: HeaderTable
     ) -> None:
-        self.section = section
-        self.minor = minor
         self.fields = fields
-        self.kept = CRLF.join((*kept, b""))
+        self._section = section
+        self.said = Said(CRLF.join((*kept, b"")), fields.content_length, fields.request_id)
         self._lines = lines
-        self._kept = kept
-        self._positions = positions
-        self._changing: set[int] = set()
-        self._pieces: list[tuple[bytes, bytes]] = []
+        self._table = table
+        self._changing: frozenset[int] = frozenset()
+        self._holes: list[tuple[bytes, bytes, Action]] = []  # what is before a value, what of it is kept, and its kind
         self._section_end = self._kept_end = b""
 
-    def kept_of(self, section: bytes) -> bytes | None:
-        """The lines to send on of a section that says the same as this one; None where it has to be read. Hot."""
-        if section == self.section:
-            return self.kept
-        if self._pieces:
-            kept = self._filled(section)
-            if kept is not None:
-                return kept
-        return self._filled(section) if self._learns_from(section) else None
+    def said_by(self, section: bytes) -> Said | None:
+        """What a section says that differs from this one in nothing else; None where it has to be read. Hot."""
+        if section == self._section:
+            return self.said
+        if self._holes:
+            said = self._filled(section)
+            if said is not None:
+                return said
+        return self._filled(section) if self.fields.is_variable and self._learns_from(section) else None
 
-    def _filled(self, section: bytes) -> bytes | None:
-        """The kept lines with the values that `section` has in the holes; None where it differs elsewhere."""
+    def _filled(self, section: bytes) -> Said | None:
+        """What `section` says with the values that it has in the holes; None where it differs elsewhere."""
         parts: list[bytes] = []
+        length, request_id = self.said.content_length, self.said.request_id
         position = 0
-        for piece, kept_piece in self._pieces:
+        for piece, kept_piece, action in self._holes:
             if not section.startswith(piece, position):
                 return None
             position += len(piece)
@@ -75,40 +84,62 @@ class Remembered:
             value = section[position:] if end < 0 else section[position:end]
             if value.translate(None, ALLOWED_BYTES):
                 return None
-            parts += kept_piece, value
             position += len(value)
+            parts.append(kept_piece)
+            if action is KEEP:
+                parts.append(value)
+            elif action is Action.REQUEST_ID:
+                request_id = request_id_in(value)
+            else:
+                try:
+                    length = content_length([value.strip(b" \t")])
+                except BadFraming:
+                    return None
         if section[position:] != self._section_end:
             return None
         parts.append(self._kept_end)
-        return b"".join(parts)
+        return Said(b"".join(parts), length, request_id)
 
     def _learns_from(self, section: bytes) -> bool:
-        """Make holes of the lines that differ; False where one of them may not, or in its value alone."""
+        """Make holes of the values that differ; False where something else does, or one that may not."""
         lines = section.split(CRLF)
         if len(lines) != len(self._lines):
             return False
+        changing = set(self._changing)
         for index, (line, old) in enumerate(zip(lines, self._lines, strict=True)):
             if line == old:
                 continue
-            if index not in self._positions or line.partition(b":")[:2] != old.partition(b":")[:2]:
+            name = old.partition(b":")[0] + b":"
+            if not line.startswith(name) or self._table.classify(name[:-1]) not in MAY_CHANGE:
                 return False
-            self._changing.add(index)
-        if len(self._changing) > MOST_CHANGING:
+            changing.add(index)
+        actions = [self._table.classify(line.partition(b":")[0]) for line in self._lines]
+        is_lone = all(actions[index] is KEEP or actions.count(actions[index]) == 1 for index in changing)
+        if len(changing) > MOST_CHANGING or not is_lone:
             return False
-        self._make_holes()
+        self._changing = frozenset(changing)
+        self._make_holes(actions)
         return True
 
-    def _make_holes(self) -> None:
-        pieces: list[tuple[bytes, bytes]] = []
-        lines, kept = self._lines, self._kept
-        start = kept_start = 0
-        for index in sorted(self._changing):
-            position = self._positions[index]
-            name = lines[index].partition(b":")[0] + b":"
-            before = CRLF if start else b""  # what ends the hole before it
-            piece = before + CRLF.join((*lines[start:index], name))
-            pieces.append((piece, before + CRLF.join((*kept[kept_start:position], name))))
-            start, kept_start = index + 1, position + 1
-        self._pieces = pieces
-        self._section_end = CRLF.join((b"", *lines[start:]))
-        self._kept_end = CRLF.join((b"", *kept[kept_start:], b""))
+    def _make_holes(self, actions: list[Action]) -> None:
+        """Cut the section, and what of it is sent on, at the values that change."""
+        self._holes = []
+        piece = kept_piece = b""
+        last = len(self._lines) - 1
+        for index, line in enumerate(self._lines):
+            action, end = actions[index], CRLF if index < last else b""
+            is_kept = action in KEPT
+            if index in self._changing:
+                name = line.partition(b":")[0] + b":"
+                self._holes.append((piece + name, kept_piece + name if is_kept else kept_piece, action))
+                piece, kept_piece = end, CRLF if is_kept else b""
+            else:
+                piece += line + end
+                kept_piece += line + CRLF if is_kept else b""
+        self._section_end, self._kept_end = piece, kept_piece
+
+
+def request_id_in(value: bytes) -> bytes | None:
+    """The request id in a header's value; None where it is none that could be passed on."""
+    value = value.strip(b" \t")
+    return value if REQUEST_ID.fullmatch(value) is not None else None

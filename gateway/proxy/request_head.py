@@ -16,13 +16,12 @@ from gateway.proxy.fields import ALLOWED_BYTES, Fields
 from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
 from gateway.proxy.places import Places
-from gateway.proxy.remembered import Remembered
+from gateway.proxy.remembered import Remembered, Said, request_id_in
 
 REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _LABEL = rb"[A-Za-z0-9\-_~!$&'()*+=]+"
 HOST: Final = re.compile(rb"(?:%b(?:\.%b)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?" % (_LABEL, _LABEL))
-REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
 # The hot ones by name: reading an enum's member costs a look-up a line.
 KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION = (
     Action.KEEP,
@@ -46,7 +45,8 @@ UNMATCHED: Final = object()
 class RequestHead:
     """A request without its body. `target` is in origin form (or `*`); `host` is the authority it is for.
 
-    `kept` are the header lines to send on as they came, each with its CRLF.
+    `kept` are the header lines to send on as they came, each with its CRLF; `content_length` and `request_id` are the
+    client's own. All else that the header section says is in `fields`.
 
     `credential` is the one of all configured places, the query included; none is left in `target`.
 
@@ -56,6 +56,7 @@ class RequestHead:
 
     __slots__ = (
         "body",
+        "content_length",
         "credential",
         "fields",
         "host",
@@ -63,16 +64,19 @@ class RequestHead:
         "keeps_alive",
         "kept",
         "method",
+        "request_id",
         "route",
         "target",
     )
 
-    def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields, kept: bytes) -> None:
+    def __init__(self, method: bytes, target: bytes, is_http_11: bool, fields: Fields, said: Said) -> None:
         self.method = method
         self.target = target
         self.is_http_11 = is_http_11
         self.fields = fields
-        self.kept = kept
+        self.kept = said.kept
+        self.content_length = said.content_length
+        self.request_id = said.request_id
         self.host = fields.host
         self.credential = fields.credential
         self.keeps_alive = fields.keeps_alive
@@ -80,8 +84,8 @@ class RequestHead:
         self.body: Body = NO_BODY
         if fields.is_chunked:
             self.body = ChunkedBody()
-        elif fields.content_length is not None:
-            self.body = LengthBody(fields.content_length)
+        elif said.content_length is not None:
+            self.body = LengthBody(said.content_length)
 
 
 class RequestReader:
@@ -97,6 +101,7 @@ class RequestReader:
         "_header_count_limit",
         "_last",
         "_last_head",
+        "_last_minor",
         "_last_request",
         "_line_limit",
         "_parser",
@@ -120,7 +125,7 @@ class RequestReader:
         self._header_count_limit = header_count_limit
         self._parser = _new_parser()
         self._last: Remembered | None = None
-        self._last_head = b""
+        self._last_minor = self._last_head = b""
         self._last_request: RequestHead | None = None  # of that head, where it has no body
 
     def read(self, head: bytes) -> RequestHead:
@@ -140,16 +145,22 @@ class RequestReader:
         if request_line is None:
             raise BadRequest("malformed request line")
         method, target, minor = request_line.groups()
-        last, kept = self._last, None
-        if last is not None and minor == last.minor and method in ORDINARY_METHODS and len(section) <= self._line_limit:
-            kept = last.kept_of(section)
-        if last is None or kept is None:
+        last, said = self._last, None
+        if (
+            last is not None
+            and minor == self._last_minor
+            and method in ORDINARY_METHODS
+            and len(section) <= self._line_limit
+        ):
+            said = last.said_by(section)
+        if last is None or said is None:
             self._last = last = self._read_section(head, section, minor)
-            kept = last.kept
+            self._last_minor = minor
+            said = last.said
         fields = last.fields
         if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
             raise MethodRefused(f"{method.decode()} is never forwarded")
-        request = RequestHead(method, target, minor == b"1", fields, kept)
+        request = RequestHead(method, target, minor == b"1", fields, said)
         if target[0] != SLASH:
             _reduce_target(request)
         if b"#" in target:
@@ -169,9 +180,8 @@ class RequestReader:
             raise HeadersTooLarge("a header line over the limit")
         self._check_with_llhttp(head)
         kept: list[bytes] = []
-        positions: dict[int, int] = {}
-        fields = self._sort_lines(lines, minor == b"1", kept, positions)
-        return Remembered(section, minor, lines, kept, positions, fields)
+        fields = self._sort_lines(lines, minor == b"1", kept)
+        return Remembered(section, lines, kept, fields, self._table)
 
     def _check_with_llhttp(self, head: bytes) -> None:
         """Raise BadRequest unless llhttp takes the head too."""
@@ -183,10 +193,10 @@ class RequestReader:
             self._parser = _new_parser()
             raise BadRequest(f"llhttp: {error}") from error
 
-    def _sort_lines(self, lines: list[bytes], is_http_11: bool, kept: list[bytes], positions: dict[int, int]) -> Fields:
+    def _sort_lines(self, lines: list[bytes], is_http_11: bool, kept: list[bytes]) -> Fields:
         """Sort each header line by what its name means, then act on those that mean something to the gateway.
 
-        Fills `kept` with the lines to send on, and `positions` with where those stand that mean nothing here.
+        Fills `kept` with the lines to send on.
         """
         special: dict[Action, list[tuple[bytes, bytes]]] = {}
         get = self._table.get
@@ -197,7 +207,6 @@ class RequestReader:
             if action is None:
                 action = self._table.classify(name)
             if action is KEEP:
-                positions[index] = len(kept)
                 kept.append(line)
             elif action is not DROP:
                 special.setdefault(action, []).append((name, value.strip(b" \t")))
@@ -212,6 +221,7 @@ class RequestReader:
             values = [value for _, value in special.pop(Action.PROTOCOLS)]
             offers, secrets, fields.key_protocol = self._places.take_from_protocols(values)
             fields.credential = self._credentials.read_more(fields.credential, secrets)
+            fields.is_variable = False
             if offers:
                 kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
         connections = special.pop(CONNECTION, None)
@@ -221,7 +231,7 @@ class RequestReader:
             names = options - NEVER_NOMINATED
             if names:
                 kept[:] = without(kept, names)
-                positions.clear()  # another section may nominate nothing, or a line that has changed
+                fields.is_variable = False
             upgrades = special.get(Action.UPGRADE, ())
             if b"upgrade" in options and is_http_11 and len(upgrades) == 1:
                 fields.upgrade = upgrades[0][1].lower()
@@ -239,8 +249,8 @@ class RequestReader:
             self._frame(lengths, codings, fields, is_http_11)
         fields.forwarded = tuple((name.lower(), value) for name, value in special.get(Action.FORWARDED, ()))
         ids = special.get(Action.REQUEST_ID, ())
-        if len(ids) == 1 and REQUEST_ID.fullmatch(ids[0][1]):
-            fields.request_id = ids[0][1]
+        if len(ids) == 1:
+            fields.request_id = request_id_in(ids[0][1])
         fields.notes = tuple((name.lower(), value) for name, value in special.get(Action.NOTED, ()))
         fields.reserved_removed = len(special.get(Action.RESERVED, ()))
         for _, value in special.get(Action.EXPECT, ()):

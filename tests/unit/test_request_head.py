@@ -1,5 +1,6 @@
 """Heads of requests: what is read, what is refused, and that what is kept is exactly what may travel."""
 
+import dataclasses
 import re
 
 import pytest
@@ -13,7 +14,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
 from gateway.proxy.framing import NO_BODY, ChunkedBody, LengthBody
 from gateway.proxy.headers import Action
-from gateway.proxy.request_head import RequestReader
+from gateway.proxy.request_head import RequestHead, RequestReader
 from tests.unit.reading import COUNT_LIMIT, LINE_LIMIT, SECRET, head, read, request_reader, request_table
 
 GET = b"GET / HTTP/1.1"
@@ -538,6 +539,12 @@ LINES = st.sampled_from(
 )
 
 
+def meaning(request: RequestHead) -> object:
+    """What the header section of a request says, however that was found out."""
+    common = dataclasses.replace(request.fields, content_length=None, request_id=None)
+    return common, request.kept, request.content_length, request.request_id, getattr(request.body, "remaining", None)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -556,7 +563,7 @@ def test_what_a_connection_remembers_decides_nothing(requests: list[tuple[bytes,
             request = reader.read(data)
         except GatewayError as error:
             return type(error)
-        return request.method, request.target, request.keeps_alive, type(request.body), request.fields, request.kept
+        return request.method, request.target, request.keeps_alive, type(request.body), meaning(request)
 
     reader = request_reader()
     for line, others in requests:
@@ -568,18 +575,21 @@ def test_what_a_connection_remembers_decides_nothing(requests: list[tuple[bytes,
 
 
 VALUES = st.sampled_from(
-    [b" 1", b" 2", b"", b"2", b" 1\r\nX-User-Id: eve", b" \r", b" \n", b" \x01", b" X-B: 2", b" " + b"y" * 99]
+    [
+        *(b" 1", b" 2", b"", b"2", b" 1\r\nX-User-Id: eve", b" \r", b" \n", b" \x01", b" X-B: 2", b" " + b"y" * 99),
+        *(b" 0", b" 2 ", b"\t07", b" +1", b" 1, 1", b" 2\r\nContent-Length: 3", b" " + b"9" * 30, b" id with blanks"),
+    ]
 )
 
 
 @given(
     st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=3, max_size=8),
-    st.permutations([b"X-A", b"X-B", b"X-C", b"Via"]),
+    st.permutations([b"X-A", b"X-B", b"Content-Length", b"X-Request-Id", b"Via"]).map(lambda names: names[:4]),
 )
 def test_values_that_change_are_read_as_strictly_as_the_first(
     values: list[tuple[bytes, bytes, bytes]], names: list[bytes]
 ) -> None:
-    """Sections that differ in values that mean nothing: what is sent on, and what is refused, is as read anew. R341."""
+    """Sections that differ in values, of lengths and ids too: what is sent on, and refused, is as read anew. R341."""
     reader = request_reader()
     for drawn in values:
         lines = [name + b":" + value for name, value in zip(names, (*drawn, b" fixed"), strict=True)]
@@ -591,7 +601,7 @@ def test_values_that_change_are_read_as_strictly_as_the_first(
                 reader.read(data)
             break
         read_on = reader.read(data)
-        assert (read_on.kept, read_on.fields) == (alone.kept, alone.fields)
+        assert meaning(read_on) == meaning(alone)
 
 
 def test_a_changed_line_is_read_in_its_place() -> None:
@@ -600,3 +610,20 @@ def test_a_changed_line_is_read_in_its_place() -> None:
     for trace in (b"1", b"2", b"2", b"3"):
         request = reader.read(head(GET, HOST, b"A: b", b"X-Trace: " + trace, b"C: d"))
         assert request.kept == b"A: b\r\nX-Trace: %b\r\nC: d\r\n" % trace
+
+
+def test_a_changed_length_or_request_id_is_this_requests_own() -> None:
+    """Bodies of other sizes, and ids of the client's, cost no new reading and are never those of an earlier request."""
+    reader = request_reader()
+    first = None
+    for length, request_id in ((b"5", b"a-1"), (b"6", b"a-2"), (b"7", b"a-2"), (b"0", b"no id"), (b"6", b"a-3")):
+        lines = [HOST, b"Content-Length: " + length, b"A: b", b"X-Request-Id: " + request_id]
+        request = reader.read(head(b"POST /a HTTP/1.1", *lines))
+        first = first or request.fields
+        assert request.fields is first
+        assert (request.content_length, request.kept) == (int(length), b"A: b\r\n")
+        assert request.request_id == (None if b" " in request_id else request_id)
+        assert isinstance(request.body, LengthBody)
+        assert request.body.remaining == int(length)
+    with pytest.raises(BadRequest):
+        reader.read(head(b"POST /a HTTP/1.1", HOST, b"Content-Length: -1", b"A: b", b"X-Request-Id: a"))
