@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test chaos check bench behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled chaos check bench behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -13,6 +13,16 @@ run: .venv/installed-run ## a gateway with everything it needs, and a key to try
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 test: .venv/installed-dev ## the whole suite, in a few processes; each has servers of its own
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# A copy of the tree, the modules of the warm path in it built as C (setup.py): the same tests, of the same sources.
+COMPILED := build/compiled
+compiled: .venv/installed-dev ## the tree with its warm path compiled, in build/compiled; needs a C compiler
+	rm -rf $(COMPILED) && mkdir -p $(COMPILED)
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
+	cd $(COMPILED) && OSTIARY_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+
+test-compiled: compiled ## the suite, of the compiled tree
+	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour

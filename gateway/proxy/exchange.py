@@ -232,8 +232,8 @@ class Exchange:
                 try:
                     connection = await target.connect(upstream.connect_seconds)
                     break
-                except UpstreamError as error:
-                    upstream.failed(target, error)
+                except UpstreamError as failure:
+                    upstream.failed(target, failure)
                     if self._stage is Stage.DONE or not self._try_again():
                         raise
                     target = upstream.pick_other(self._user, self._tried)

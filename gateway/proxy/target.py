@@ -95,8 +95,8 @@ class Target:
         try:
             async with asyncio.timeout(timeout_seconds):
                 _, connection = await self._connector(lambda: UpstreamConnection(self, self._table))
-        except TimeoutError as error:
-            raise UpstreamUnreachable(f"no connection to {self.authority} in {timeout_seconds} s") from error
+        except TimeoutError as late:
+            raise UpstreamUnreachable(f"no connection to {self.authority} in {timeout_seconds} s") from late
         except OSError as error:
             raise UpstreamUnreachable(f"no connection to {self.authority}: {error}") from error
         assert isinstance(connection, UpstreamConnection)

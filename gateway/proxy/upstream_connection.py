@@ -127,8 +127,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         try:
             self._read(data)
-        except BadFraming as error:
-            self._fail(UpstreamError(f"the reply's body: {error}"))
+        except BadFraming as doubt:
+            self._fail(UpstreamError(f"the reply's body: {doubt}"))
         except UpstreamError as error:
             self._fail(error)
 

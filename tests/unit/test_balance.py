@@ -10,6 +10,7 @@ from gateway.proxy.errors import UpstreamError, UpstreamUnavailable
 from gateway.proxy.headers import RESPONSE_FIELDS, HeaderTable
 from gateway.proxy.target import FAILURES_TO_EJECT, LONGEST_EJECTION_SECONDS, Target
 from gateway.proxy.upstream import RETRY_BURST, Upstream
+from gateway.proxy.upstream_connection import UpstreamConnection
 
 TABLE = HeaderTable(RESPONSE_FIELDS)
 ERROR = UpstreamError("broken")
@@ -22,24 +23,19 @@ class Clock:
         return self.now
 
 
-class BusyTarget(Target):
-    """A target that says how busy it is."""
-
-    busy = 0
-
-    @property
-    def busy_count(self) -> int:
-        return self.busy
+def occupy(target: Target, count: int) -> None:
+    """So many of its connections are in an exchange."""
+    target.open.update(UpstreamConnection(target, TABLE) for _ in range(count))
 
 
-def targets(count: int) -> list[BusyTarget]:
+def targets(count: int) -> list[Target]:
     async def never(factory: Any) -> Any:
         raise AssertionError("nothing connects here")
 
-    return [BusyTarget(f"target-{number}", never, TABLE) for number in range(count)]
+    return [Target(f"target-{number}", never, TABLE) for number in range(count)]
 
 
-def upstream(group: list[BusyTarget], clock: Clock, *, attempts: int = 1) -> Upstream:
+def upstream(group: list[Target], clock: Clock, *, attempts: int = 1) -> Upstream:
     return Upstream(
         "orders",
         list(group),
@@ -62,7 +58,8 @@ async def test_round_robin_takes_turns() -> None:
 async def test_least_connections_takes_the_idle_one() -> None:
     """The target with the fewest exchanges gets the request; equal ones share."""
     group = targets(3)
-    group[0].busy, group[1].busy, group[2].busy = 3, 1, 1
+    for target, count in zip(group, (3, 1, 1), strict=True):
+        occupy(target, count)
     choose = balancer("least_connections")
     chosen = Counter(choose(group, "").authority for _ in range(400))
     assert set(chosen) == {"target-1", "target-2"}
@@ -72,7 +69,7 @@ async def test_least_connections_takes_the_idle_one() -> None:
 async def test_power_of_two_avoids_the_busiest() -> None:
     """Of two picked by chance the less busy one: the busiest of all gets nothing."""
     group = targets(4)
-    group[2].busy = 9
+    occupy(group[2], 9)
     choose = balancer("power_of_two")
     chosen = Counter(choose(group, "").authority for _ in range(400))
     assert set(chosen) == {"target-0", "target-1", "target-3"}
