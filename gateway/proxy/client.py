@@ -39,6 +39,10 @@ class State(Enum):
     CLOSED = 5
 
 
+# The hot ones by name: to read an enum's member costs as much as to call a small function.
+HEAD, EXCHANGE = State.HEAD, State.EXCHANGE
+
+
 class ConnectionLimits(Protocol):
     """The client's limits of the configuration."""
 
@@ -114,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = reader
         self._limits = limits
         self._registry = registry
-        self._state = State.HEAD
+        self._state = HEAD
         self._exchange: Exchange | None = None
         self._held = b""
         self._is_reading = True
@@ -151,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
         """As asyncio.Protocol. Hot."""
         if self._held:
             data, self._held = self._held + data, b""
-        elif self._state is State.HEAD and not self._is_writing_paused:
+        elif self._state is HEAD and not self._is_writing_paused:
             data = self._read_head(data)
             if not data:
                 return  # one head and nothing behind it: the common case needs no loop
@@ -161,7 +165,7 @@ class ClientConnection(asyncio.Protocol):
         """As asyncio.Protocol. A client that has sent its whole request may close its side and still get its reply."""
         exchange = self._exchange
         if exchange is None:
-            self._is_half_closed = self._state is State.HEAD and HEAD_END in self._held
+            self._is_half_closed = self._state is HEAD and HEAD_END in self._held
         else:  # what is held may be the rest of the body
             self._is_half_closed = exchange.client_half_closed() or bool(self._held)
         return self._is_half_closed  # False closes the connection
@@ -194,12 +198,12 @@ class ClientConnection(asyncio.Protocol):
     def _advance(self, data: bytes) -> None:
         """Consume `data` as far as possible; hold the rest. Hot."""
         while data:
-            if self._state is State.HEAD:
+            if self._state is HEAD:
                 if self._is_writing_paused:
                     self._held = data  # a client that does not read its replies gets no more of them
                     break
                 data = self._read_head(data)
-            elif self._state is State.EXCHANGE:
+            elif self._state is EXCHANGE:
                 exchange = self._exchange
                 assert exchange is not None
                 if not exchange.wants_body or self._is_body_paused:
@@ -225,7 +229,7 @@ class ClientConnection(asyncio.Protocol):
             return b""
         if self._registry.is_draining:
             request.keeps_alive = False
-        self._state = State.EXCHANGE
+        self._state = EXCHANGE
         if self._head_timer is not None:
             self._stop_head_timer()
         self._exchange = exchange = Exchange(self, request, self._services)
@@ -253,7 +257,7 @@ class ClientConnection(asyncio.Protocol):
         return b""
 
     def _head_is_late(self) -> None:
-        if self._state is State.HEAD:
+        if self._state is HEAD:
             self._refuse(RequestTimeout("the head did not arrive in time"))
 
     def _stop_head_timer(self) -> None:
@@ -302,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
 
     def finished(self, keeps_alive: bool) -> None:
         """As Client. Hot."""
-        if self._state is not State.EXCHANGE:
+        if self._state is not EXCHANGE:
             return
         self._exchange = None
         self.has_served = True
@@ -310,7 +314,7 @@ class ClientConnection(asyncio.Protocol):
         if not keeps_alive or (self._is_half_closed and not self._held):
             self._begin_draining()
             return
-        self._state = State.HEAD
+        self._state = HEAD
         self._deadline = self._services.monotonic() + self._limits.idle_timeout_seconds
         if not self._is_reading:
             self._update_reading()
@@ -319,7 +323,7 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._advance_held)
 
     def _advance_held(self) -> None:
-        if self._state is State.HEAD and self._held:
+        if self._state is HEAD and self._held:
             data, self._held = self._held, b""
             self._advance(data)
 
@@ -368,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
 
         A connection between requests is not closed at once: its client may have sent the next one already.
         """
-        if self._state is State.HEAD:
+        if self._state is HEAD:
             self._deadline = min(self._deadline, self._services.monotonic() + LAST_REQUEST_SECONDS)
         elif self._exchange is not None:
             self._exchange.end_soon()

@@ -72,6 +72,16 @@ class Stage(Enum):
     DONE = 6
 
 
+# The hot ones by name: to read an enum's member costs as much as to call a small function.
+DECIDING, WAITING, RELAYING, DONE, FORWARDED = (
+    Stage.DECIDING,
+    Stage.WAITING,
+    Stage.RELAYING,
+    Stage.DONE,
+    Outcome.FORWARDED,
+)
+
+
 class Exchange:
     """One request and its reply."""
 
@@ -103,7 +113,7 @@ class Exchange:
 
     def __init__(self, client: Client, request: RequestHead, services: Services) -> None:
         self.deadline = self._client_left_at = inf
-        self._stage = Stage.DECIDING
+        self._stage = DECIDING
         self._client = client
         self._request = request
         self._services = services
@@ -234,10 +244,10 @@ class Exchange:
                     break
                 except UpstreamError as failure:
                     upstream.failed(target, failure)
-                    if self._stage is Stage.DONE or not self._try_again():
+                    if self._stage is DONE or not self._try_again():
                         raise
                     target = upstream.pick_other(self._user, self._tried)
-            if self._stage is Stage.DONE:  # the client has left meanwhile
+            if self._stage is DONE:  # the client has left meanwhile
                 target.give_back(connection, self._services.monotonic())
             else:
                 self._send(connection)
@@ -282,7 +292,7 @@ class Exchange:
             assertion,
         )
         self._connection = connection
-        self._stage = Stage.WAITING
+        self._stage = WAITING
         last_used = self._services.last_used
         if principal is not None and now >= last_used.due_at.get(principal.key_id, 0.0):
             last_used.note(principal.key_id, now)
@@ -320,9 +330,9 @@ class Exchange:
         if request.body.is_complete:
             if is_chunked:
                 connection.transport.write(LAST_CHUNK)
-            if self._stage is Stage.WAITING:
+            if self._stage is WAITING:
                 self.deadline = now + self._match.route.response_seconds
-        elif self._stage is Stage.WAITING:
+        elif self._stage is WAITING:
             seconds = self._services.body_seconds
             self.deadline = min(now + seconds, self._sent_at + seconds + self._body_bytes / SLOWEST_BODY)
         return rest
@@ -333,7 +343,7 @@ class Exchange:
         self._client.pause_body(not is_writable)
         match = self._match
         assert match is not None
-        if not is_writable or self._stage is Stage.RELAYING:
+        if not is_writable or self._stage is RELAYING:
             seconds = match.route.idle_seconds
         else:
             seconds = match.route.response_seconds if self._request.body.is_complete else self._services.body_seconds
@@ -414,7 +424,7 @@ class Exchange:
         upstream, match = self._upstream, self._match
         assert upstream is not None
         assert match is not None
-        self._stage = Stage.RELAYING
+        self._stage = RELAYING
         self._status = response.status
         now = self._services.monotonic()
         upstream.observe(now - self._sent_at)
@@ -451,7 +461,7 @@ class Exchange:
             if self._is_reply_paused and not connection.transport.is_closing():
                 connection.transport.resume_reading()  # else nobody would: its next exchange would wait in vain
             connection.target.give_back(connection, now)
-        self._finish(self._status, Outcome.FORWARDED, now)
+        self._finish(self._status, FORWARDED, now)
         self._client.finished(self._request.keeps_alive)
 
     def on_upstream_lost(self, error: UpstreamError) -> None:
@@ -461,7 +471,7 @@ class Exchange:
         assert upstream is not None
         assert target is not None
         assert connection is not None
-        if self._stage is Stage.WAITING and self._is_repeatable:
+        if self._stage is WAITING and self._is_repeatable:
             if connection.is_reused and not self._has_repeated and isinstance(error, UpstreamHungUp):
                 # A kept connection that dies under a request was most likely closing already: no fault of the target.
                 self._has_repeated = True
@@ -510,8 +520,8 @@ class Exchange:
     def client_left(self) -> None:
         """The client's connection is gone: nobody is owed a reply, and the upstream must not get a whole request."""
         if self._stage is Stage.TUNNEL:
-            self._finish(self._status, Outcome.FORWARDED)
-        elif self._stage is not Stage.DONE:
+            self._finish(self._status, FORWARDED)
+        elif self._stage is not DONE:
             self._drop_upstream()
             self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE)
 
@@ -535,17 +545,17 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
-        if self._stage in (Stage.RELAYING, Stage.TUNNEL):
+        if self._stage in (RELAYING, Stage.TUNNEL):
             self._check_permit(now)
         if self._tunnel is not None:
             self._tunnel.sweep(now)
             return
-        if self._stage is Stage.DONE or (now < self.deadline and now < self._client_left_at):
+        if self._stage is DONE or (now < self.deadline and now < self._client_left_at):
             return
         if now >= self._client_left_at:
             self.client_left()
             self._client.cut()
-        elif self._stage is Stage.RELAYING:
+        elif self._stage is RELAYING:
             self.fail(UpstreamError("the reply stood still for too long"))
         elif not self._request.body.is_complete and not self._is_upstream_blocked:
             self.fail(RequestTimeout("the body stood still for too long"))
@@ -568,7 +578,7 @@ class Exchange:
 
     def _revoked(self, refusal: Refusal) -> None:
         """The caller's key is no longer admitted: a socket is told so, a reply is cut (R197)."""
-        if self._stage is Stage.DONE:
+        if self._stage is DONE:
             return
         self._services.tally.stream_closed(refusal.reason)
         if self._tunnel is not None:
@@ -581,10 +591,10 @@ class Exchange:
     def fail(self, error: GatewayError) -> None:
         """End the exchange with an error: a reply if none has begun, else a cut."""
         self._drop_upstream()
-        if self._stage is Stage.RELAYING and not self._pending_head:
+        if self._stage is RELAYING and not self._pending_head:
             self._finish(self._status, Outcome.CUT)
             self._client.cut()
-        elif self._stage is not Stage.DONE:
+        elif self._stage is not DONE:
             self._pending_head = b""
             self._answer_error(error)
 
@@ -592,7 +602,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon()
-        if self._task is not None and self._task is not asyncio.current_task() and self._stage is Stage.DECIDING:
+        if self._task is not None and self._task is not asyncio.current_task() and self._stage is DECIDING:
             self._task.cancel()
 
     # -- replies of our own
@@ -606,7 +616,7 @@ class Exchange:
         self._answer(status, reply, Outcome.REFUSED, closes)
 
     def _answer_error(self, error: GatewayError) -> None:
-        if self._stage is Stage.DONE:
+        if self._stage is DONE:
             return
         closes = self._closes() or isinstance(error, BadRequest)
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
@@ -639,7 +649,7 @@ class Exchange:
         """Record, exactly once (R320)."""
         if self._target is not None and self._target.is_on_trial:
             self._target.trial_ended()
-        self._stage = Stage.DONE
+        self._stage = DONE
         self.deadline = inf
         route = "none" if self._match is None else self._match.route.name
         if now is None:

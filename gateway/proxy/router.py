@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.auth.verdict import Access
@@ -39,12 +39,15 @@ class Route:
     closes_revoked: bool = True  # whether open streams and sockets end with their key
 
 
-class Match(NamedTuple):
+class Match:
     """A route and the target to forward. `allowed` is set where path and host fit but the method does not."""
 
-    route: Route
-    target: bytes
-    allowed: tuple[bytes, ...] = ()
+    __slots__ = ("allowed", "route", "target")
+
+    def __init__(self, route: Route, target: bytes, allowed: tuple[bytes, ...] = ()) -> None:
+        self.route = route
+        self.target = target
+        self.allowed = allowed
 
 
 class Router:
@@ -74,9 +77,10 @@ class Router:
         while True:
             candidates = self._by_path.get(prefix)
             if candidates is not None:
-                route: Route | None = candidates[0]
+                first = candidates[0]
+                route: Route | None = first
                 allowed: tuple[bytes, ...] = ()
-                if len(candidates) > 1 or candidates[0].hosts or candidates[0].methods:
+                if len(candidates) > 1 or first.hosts or (first.methods and method not in first.methods):
                     route, allowed = _pick(candidates, method, host)
                 if route is not None:
                     if route.strip_prefix and prefix:
