@@ -1,23 +1,25 @@
 """The benchmarks' command line.
 
-`python -m bench` measures an authenticated request, then large bodies and WebSockets, then revocations; `http`,
-`transfers` or `revocation` behind it measures one of them. `memory` measures what keys and connections take,
-`listing` what a page of a million keys costs, `behaviours` what each proxy does with doubtful HTTP.
+`python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, then
+revocations; `http`, `transfers` or `revocation` behind it measures one of them, and `http --workload get varied` these
+workloads alone. `memory` measures what keys and connections take, `listing` what a page of a million keys costs,
+`behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
+import resource
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import listing, measure, memory, report, revocation, transfers
+from bench import listing, measure, memory, request_report, revocation, transfers, workloads
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
-from bench.peers import CONFIGURATIONS, Direct, Envoy, HAProxy, Nginx, Peer, Tunnel
+from bench.peers import CONFIGURATIONS, AiohttpProxy, Direct, Envoy, ExpressGateway, HAProxy, Nginx, Peer, Tunnel
 from bench.processes import BenchError, Cores, take_cores
 
-_ROUNDS = 5
+_ROUNDS = 4
 _TRANSFER_ROUNDS = 3
 
 
@@ -28,9 +30,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", *_COMMANDS], default="all")
-    parser.add_argument("--rounds", type=int, help="rounds of each peer (default: 5, of the transfers 3)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round (default: 3)")
-    parser.add_argument("--connections", type=int, default=32, help="keep-alive connections (default: 32)")
+    parser.add_argument("--rounds", type=int, help="rounds of each peer (default: 4, of the transfers 3)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round; some workloads' are longer")
+    names = ", ".join(workload.name for workload in workloads.WORKLOADS)
+    parser.add_argument("--workload", nargs="+", metavar="NAME", help=f"of the requests, these alone: {names}")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="peers (behaviours: cases) that hold one of these")
     return parser.parse_args()
 
@@ -40,14 +43,28 @@ def _chosen(peers: Sequence[Peer], words: list[str] | None) -> list[Peer]:
 
 
 def _http(arguments: argparse.Namespace, cores: Cores) -> int:
-    plan = measure.Plan(arguments.rounds or _ROUNDS, arguments.seconds, arguments.connections)
-    peers: list[Peer] = [Direct(), Tunnel(), Nginx(), HAProxy(), Envoy(), Gateway()]
-    rows, load_name = measure.measure(_chosen(peers, arguments.only), plan, cores)
-    text = f"{report.table(rows, Tunnel.name)}\n\n{report.caption(plan, load_name)}"
-    print(text)
-    if arguments.only is None:  # a part of the table does not replace the whole one
-        report.write_http(rows, plan, load_name, text)
-    return 1 if any(row.failure for row in rows) else 0
+    plan = measure.Plan(arguments.rounds or _ROUNDS, arguments.seconds)
+    wanted = workloads.chosen(arguments.workload)
+    if not wanted:
+        raise BenchError(f"no workload has such a name: {', '.join(arguments.workload)}")
+    peers: list[Peer] = [
+        Direct(),
+        Tunnel(),
+        Nginx(),
+        HAProxy(),
+        Envoy(),
+        AiohttpProxy(),
+        ExpressGateway(),
+        Gateway(),
+    ]
+    has_failed = False
+    for measured in measure.measure(_chosen(peers, arguments.only), wanted, plan, cores):
+        print(f"\n{request_report.text(measured, plan)}\n", flush=True)
+        has_failed |= any(row.failure for row in measured.rows)
+        if arguments.only is None:  # a part of the table does not replace the whole one
+            request_report.write(measured, plan)
+            request_report.write_overview()
+    return int(has_failed)
 
 
 def _transfers(arguments: argparse.Namespace, cores: Cores) -> int:
@@ -102,6 +119,8 @@ def main() -> int:
     names: tuple[str, ...] = (arguments.what,)
     if arguments.what == "all":
         names = _BY_DEFAULT if arguments.only is None else _OF_PEERS
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         cores = take_cores()
         return max([_COMMANDS[name](arguments, cores) for name in names])

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench.peers import CONFIGURATIONS, Running, configuration
+from bench.peers import CONFIGURATIONS, PLAIN, Running, Shape, configuration
 from bench.processes import Process, Workshop, free_port
 from bench.workload import USER_ID
 from gateway.auth.secrets import SecretFormat, sha256_digest
@@ -88,6 +89,22 @@ class Node:
     status_port: int
 
 
+def _listen_tls(shape: Shape) -> str:
+    if shape.certificate is None:
+        return ""
+    return f', tls: {{cert: "{shape.certificate.chain}", key: "{shape.certificate.key}"}}'
+
+
+def _routes(shape: Shape) -> str:
+    paths = shape.prefixes or ("/orders",)
+    return json.dumps(
+        [
+            {"name": f"route-{number}", "paths": [path], "upstream": "origin", "auth": "required"}
+            for number, path in enumerate(paths)
+        ]
+    )
+
+
 def start_node(
     workshop: Workshop,
     addresses: Addresses,
@@ -96,6 +113,7 @@ def start_node(
     *,
     ttl_seconds: int = _TTL_SECONDS,
     folder: Path = CONFIGURATIONS,
+    shape: Shape = PLAIN,
 ) -> Node:
     """Start one node, which asks again about a key after `ttl_seconds`; return it once it listens."""
     port, admin_port, status_port = free_port(), free_port(), free_port()
@@ -105,6 +123,8 @@ def start_node(
         "STATUS_PORT": status_port,
         "UPSTREAM_PORT": upstream_port,
         "TTL_SECONDS": ttl_seconds,
+        "LISTEN_TLS": _listen_tls(shape),
+        "ROUTES": _routes(shape),
     }
     path = configuration("gateway.yaml", workshop, values, folder)
     process = workshop.start(
@@ -146,10 +166,14 @@ class Gateway:
             return None
         return metadata.version("ostiary")
 
-    def start(self, workshop: Workshop, upstream_port: int, core: int) -> Running:
+    def can(self, shape: Shape) -> bool:
+        """Whatever it is."""
+        return True
+
+    def start(self, workshop: Workshop, upstream_port: int, core: int, shape: Shape = PLAIN) -> Running:
         """Start the stores and one node, with one key."""
         addresses = start_stores(workshop)
         assert addresses.postgres_dsn is not None
         secrets = seed(addresses.postgres_dsn, 1)
-        node = start_node(workshop, addresses, upstream_port, core, folder=self._folder)
+        node = start_node(workshop, addresses, upstream_port, core, folder=self._folder, shape=shape)
         return Running(node.port, node.process, secrets[0])

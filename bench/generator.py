@@ -1,4 +1,4 @@
-"""Drives the load generator, `wrk` or else `bench.load`, and reads its figures."""
+"""Drives the load generators, `wrk`, `bench.load` and `bench.offered`, and reads their figures."""
 
 import json
 import os
@@ -6,24 +6,30 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.figures import Figures
 from bench.processes import BenchError
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 _GRACE_SECONDS = 30.0
+_ONCE_SECONDS = 60 * _GRACE_SECONDS
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What one run of the load generator measured."""
+@dataclass(frozen=True, repr=False)
+class Order:
+    """What is to be sent: the requests in turn, for `seconds`, or each once where that is None."""
 
-    requests: int
-    seconds: float
-    failures: int
-    p50_us: float
-    p99_us: float
+    port: int
+    requests: Sequence[bytes]
+    connections: int
+    seconds: float | None
+    is_kept: bool = True
+    authority: Path | None = None
+    """Whose certificates are believed; with one, the connections are TLS."""
+    rate: float | None = None
+    """Requests a second, whatever the replies do; without one, a connection's next follows the reply to its last."""
 
 
 def _figures(name: str, finished: subprocess.CompletedProcess[str]) -> Figures:
@@ -36,33 +42,36 @@ def _figures(name: str, finished: subprocess.CompletedProcess[str]) -> Figures:
 
 
 class Wrk:
-    """`wrk`, one thread."""
+    """`wrk`, one thread. For closed loops; it keeps no schedule."""
 
     name = "wrk"
 
     def __init__(self, directory: Path, core: int) -> None:
-        self._head_file = directory / "head"
+        self._requests_file = directory / "requests"
         self._core = core
 
-    def run(self, port: int, head: bytes, *, connections: int, seconds: float) -> Figures:
-        """Repeat `head` for about `seconds` (wrk counts whole ones) and return the figures."""
-        self._head_file.write_bytes(head)
-        duration = f"{max(1, round(seconds))}s"
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{duration}", "-s", str(_WRK_SCRIPT)]
+    def carry_out(self, order: Order) -> Figures:
+        """Send what was ordered, for whole seconds, and return the figures."""
+        assert order.seconds is not None
+        assert order.rate is None
+        self._requests_file.touch(mode=0o600)
+        self._requests_file.write_bytes(b"".join(b"%d\n%b" % (len(request), request) for request in order.requests))
+        duration = f"{max(1, round(order.seconds))}s"
+        command = ["wrk", "-t1", f"-c{order.connections}", f"-d{duration}", "--timeout", "10s", "-s", str(_WRK_SCRIPT)]
         finished = subprocess.run(
-            [*command, f"http://127.0.0.1:{port}/"],
-            env={**os.environ, "BENCH_HEAD_FILE": str(self._head_file)},
+            [*command, f"{'https' if order.authority else 'http'}://127.0.0.1:{order.port}/"],
+            env={**os.environ, "BENCH_REQUESTS_FILE": str(self._requests_file)},
             capture_output=True,
             text=True,
             check=False,
-            timeout=seconds + _GRACE_SECONDS,
+            timeout=order.seconds + _GRACE_SECONDS,
             preexec_fn=lambda: os.sched_setaffinity(0, {self._core}),
         )
         return _figures("wrk", finished)
 
 
 class OwnGenerator:
-    """`bench.load`, in a process of its own."""
+    """`bench.load`, or `bench.offered` where there is a rate, in a process of its own."""
 
     name = "bench.load"
 
@@ -71,31 +80,30 @@ class OwnGenerator:
 
     def run(self, port: int, head: bytes, *, connections: int, seconds: float) -> Figures:
         """Repeat `head` for `seconds` and return the figures."""
-        return self._order(port, [head], connections, seconds, seconds + _GRACE_SECONDS)
+        return self.carry_out(Order(port, [head], connections, seconds))
 
     def run_once_each(self, port: int, heads: Sequence[bytes], *, connections: int) -> Figures:
         """Send every head once and return the figures."""
-        return self._order(port, heads, connections, None, 60 * _GRACE_SECONDS)
+        return self.carry_out(Order(port, heads, connections, None))
 
-    def _order(
-        self, port: int, heads: Sequence[bytes], connections: int, seconds: float | None, timeout_seconds: float
-    ) -> Figures:
-        order = {
-            "port": port,
-            "connections": connections,
-            "seconds": seconds,
-            "heads": [head.decode() for head in heads],
+    def carry_out(self, order: Order) -> Figures:
+        """Send what was ordered and return the figures."""
+        document = {
+            **asdict(order),
+            "requests": [request.decode() for request in order.requests],
+            "authority": str(order.authority) if order.authority else None,
         }
+        module = "bench.load" if order.rate is None else "bench.offered"
         finished = subprocess.run(
-            [sys.executable, "-m", "bench.load"],
-            input=json.dumps(order),
+            [sys.executable, "-m", module],
+            input=json.dumps(document),
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout_seconds,
+            timeout=_ONCE_SECONDS if order.seconds is None else order.seconds + _GRACE_SECONDS,
             preexec_fn=lambda: os.sched_setaffinity(0, {self._core}),
         )
-        return _figures("bench.load", finished)
+        return _figures(module, finished)
 
 
 def choose(directory: Path, core: int) -> Wrk | OwnGenerator:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from urllib.request import urlopen
 
 from bench import report
+from bench.figures import Figures
 from bench.gateway_peer import Node, seed, start_node, start_stores
-from bench.generator import Figures, OwnGenerator
+from bench.generator import OwnGenerator
 from bench.measure import ask, start_upstream
 from bench.processes import BenchError, Cores, Workshop
 from bench.workload import Request

@@ -2,11 +2,13 @@
 
 A side that does not take more makes the other one wait.
 
-Usage: `python -m bench.tunnel UPSTREAM_PORT`. The port it listens on is printed on standard output.
+Usage: `python -m bench.tunnel UPSTREAM_PORT [--tls CHAIN KEY]`; with a certificate, clients speak TLS to it.
+The port it listens on is printed on standard output.
 """
 
+import argparse
 import asyncio
-import sys
+import ssl
 
 import uvloop
 
@@ -84,12 +86,26 @@ class Near(asyncio.Protocol):
             self._far.close()
 
 
-async def serve(upstream_port: int) -> None:
+async def serve(upstream_port: int, context: ssl.SSLContext | None) -> None:
     """Listen on a free loopback port until the process is told to stop."""
-    server = await asyncio.get_running_loop().create_server(lambda: Near(upstream_port), "127.0.0.1", 0, backlog=4096)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Near(upstream_port), "127.0.0.1", 0, backlog=4096, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("upstream_port", type=int)
+    parser.add_argument("--tls", nargs=2)
+    arguments = parser.parse_args()
+    context = None
+    if arguments.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*arguments.tls)
+    uvloop.run(serve(arguments.upstream_port, context))
+
+
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    main()

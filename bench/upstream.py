@@ -1,21 +1,35 @@
-"""The origin behind every proxy: answers each GET with the same document, as cheaply as Python can.
+"""The origin behind every proxy: answers each request with the same document, as cheaply as Python can.
 
-`GET /.seen` is answered with the head of the request before it, so that what a proxy sent can be looked at.
-The port is printed on standard output once the socket listens.
+Under `/orders/1729/report` it is a long one. `GET /.seen` is answered with the request before it, so that what a
+proxy sent can be looked at. The port is printed on standard output once the socket listens.
 """
 
 import asyncio
+import re
 
 import uvloop
 
-from bench.workload import reply_body
+from bench.workload import reply_body, report_body
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
+
+
+def _reply(body: bytes, connection: bytes = b"") -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+        b"Cache-Control: no-store\r\n%b\r\n%b" % (len(body), connection, body)
+    )
 
 
 class Origin(asyncio.Protocol):
-    """One connection. Requests have no body; several may come in one segment, or one in several."""
+    """One connection. Several requests may come in one segment, or one in several; a body has a length."""
 
-    def __init__(self, reply: bytes, seen: list[bytes]) -> None:
-        self._reply = reply
+    short = _reply(reply_body())
+    long = _reply(report_body())
+    last = _reply(reply_body(), b"Connection: close\r\n")
+
+    def __init__(self, seen: list[bytes]) -> None:
         self._seen = seen
         self._rest = b""
 
@@ -24,34 +38,39 @@ class Origin(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer every head that is complete."""
+        """Answer every request that is complete."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if not data.endswith(b"\r\n\r\n"):
-            data, separator, self._rest = data.rpartition(b"\r\n\r\n")
-            data += separator
-            if not data:
-                return
-        if data.startswith(b"GET /.seen "):
-            last = self._seen[0]
-            self._transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(last) + last
-            )
+        while data:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                break
+            if not data.startswith(b"GET "):
+                length = _LENGTH.search(data, 0, end)
+                end += int(length[1]) if length else 0
+                if len(data) < end:
+                    break
+            request, data = data[:end], data[end:]
+            self._answer(request)
+        self._rest = data
+
+    def _answer(self, request: bytes) -> None:
+        if request.startswith(b"GET /.seen "):
+            self._transport.write(_reply(self._seen[0]))
             return
-        self._seen[0] = data
-        self._transport.write(self._reply * data.count(b"\r\n\r\n"))
+        self._seen[0] = request
+        if b"onnection: " in request and _CLOSE.search(request):
+            self._transport.write(self.last)
+            self._transport.close()
+        else:
+            self._transport.write(self.long if b"/report?" in request[:64] else self.short)
 
 
 async def serve() -> None:
     """Listen on a free loopback port until the process is told to stop."""
-    body = reply_body()
-    reply = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-        b"Cache-Control: no-store\r\n\r\n" % len(body)
-    ) + body
     seen = [b""]
-    server = await asyncio.get_running_loop().create_server(lambda: Origin(reply, seen), "127.0.0.1", 0, backlog=4096)
+    server = await asyncio.get_running_loop().create_server(lambda: Origin(seen), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
