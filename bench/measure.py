@@ -85,7 +85,8 @@ def verify(running: Running, upstream_port: int, workload: Workload = GET, autho
     a wrong key bring 401, and nothing reaches the upstream.
     """
     seen = Request(None, upstream_port, "/.seen").head()
-    request = workload.requests(running.secret, running.port)[0]
+    plain = workload.requests(running.secret, running.port)[0]
+    request = replace(plain, path=f"{plain.path}&proof={running.port}")
     status, body = ask(running.port, request.whole(), authority)
     if status != 200 or body != workload.reply:
         raise BenchError(f"a good key brought {status} and {body[:200]!r}")
@@ -93,6 +94,8 @@ def verify(running: Running, upstream_port: int, workload: Workload = GET, autho
         return
     _, arrived = ask(upstream_port, seen)
     head, _, forwarded = arrived.partition(b"\r\n\r\n")
+    if f"&proof={running.port} ".encode() not in head:
+        raise BenchError("the upstream was sent another request")
     if f"\r\n{running.identity_field}\r\n" not in head.decode().lower() + "\r\n":
         raise BenchError("the upstream was not told who is calling")
     if running.secret.encode() in head:
@@ -153,6 +156,7 @@ class _Stand:
             before = process.cpu_seconds()
             figures = load.carry_out(order)
             cpu_seconds, peak_rss_bytes = process.cpu_seconds() - before, process.peak_rss_bytes()
+            process.settle()
         return Sample(
             requests=figures.requests,
             requests_per_second=figures.requests / figures.seconds,

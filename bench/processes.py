@@ -17,6 +17,9 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_SETTLE_SECONDS = 5.0
+_SETTLE_LOOK_SECONDS = 0.1
+_SETTLED_SHARE = 0.2  # of a core
 _PR_SET_PDEATHSIG = 1
 
 
@@ -137,6 +140,20 @@ class Process:
             fields = _stat_fields(pid)
             total += int(fields[11]) + int(fields[12])
         return total / _TICKS_PER_SECOND
+
+    def settle(self) -> None:
+        """Return when it computes next to nothing any more, or when its patience has passed.
+
+        What was on its way when a load ended is its next neighbour's disturbance.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        before = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(_SETTLE_LOOK_SECONDS)
+            now = self.cpu_seconds()
+            if now - before <= _SETTLED_SHARE * _SETTLE_LOOK_SECONDS:
+                return
+            before = now
 
     def rss_bytes(self) -> int:
         """Return the resident memory of the process and its descendants."""

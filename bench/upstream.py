@@ -1,7 +1,7 @@
 """The origin behind every proxy: answers each request with the same document, as cheaply as Python can.
 
-Under `/orders/1729/report` it is a long one. `GET /.seen` is answered with the request before it, so that what a
-proxy sent can be looked at. The port is printed on standard output once the socket listens.
+Under `/orders/1729/report` it is a long one. `GET /.seen` is answered with the last request that was marked as a
+proof, so that what a proxy sent can be looked at. The port is printed on standard output once the socket listens.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ import uvloop
 from bench.workload import reply_body, report_body
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+PROOF_MARK = b"proof="  # in the query
+_MARK_WITHIN_BYTES = 96
 _CLOSE = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 
 
@@ -59,12 +61,13 @@ class Origin(asyncio.Protocol):
         if request.startswith(b"GET /.seen "):
             self._transport.write(_reply(self._seen[0]))
             return
-        self._seen[0] = request
+        if PROOF_MARK in request[:_MARK_WITHIN_BYTES]:
+            self._seen[0] = request
         if b"onnection: " in request and _CLOSE.search(request):
             self._transport.write(self.last)
             self._transport.close()
         else:
-            self._transport.write(self.long if b"/report?" in request[:64] else self.short)
+            self._transport.write(self.long if b"/report?" in request[:_MARK_WITHIN_BYTES] else self.short)
 
 
 async def serve() -> None:
