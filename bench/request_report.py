@@ -149,27 +149,51 @@ def overview(results: Sequence[tuple[str, Sequence[Row]]]) -> str:
     return report.markdown(lines)
 
 
-def _panel(title: str, rows: Sequence[Row]) -> plot.Panel:
-    bars = []
-    for row in rows:
-        cpu = _cpu(row)
-        if row.version is not None and row.failure is None and cpu:
-            bars.append(plot.Bar(row.name, median(cpu), min(cpu), max(cpu), is_ours=row.name == _OURS))
-    return plot.Panel(title, bars)
+def _bars(rows: Sequence[Row], of: Callable[[Row], Sequence[float]] = _cpu) -> list[plot.Bar]:
+    measured = [(row.name, values) for row in rows if row.failure is None and (values := of(row))]
+    return [
+        plot.Bar(name, median(values), min(values), max(values), is_ours=name == _OURS) for name, values in measured
+    ]
+
+
+def _milliseconds(of: Callable[[Sample], float]) -> Callable[[Row], list[float]]:
+    return lambda row: [of(sample) / 1000 for sample in row.samples]
+
+
+def _draw_headline(result: _Result) -> None:
+    bars = sorted(_bars(result.rows), key=lambda bar: bar.value)
+    panel = plot.Panel(result.workload.title, bars)
+    picture = plot.draw("CPU microseconds per authenticated request", result.machine, [panel], plot.ONE)
+    report.write_whole("requests.svg", picture)
+
+
+def _draw_latency(result: _Result) -> None:
+    shares = {
+        "p50": _milliseconds(lambda sample: sample.p50_us),
+        "p99": _milliseconds(lambda sample: sample.p99_us),
+        "p99.9": _milliseconds(lambda sample: sample.p999_us),
+    }
+    panels = [plot.Panel(title, _bars(result.rows, of), digits=2) for title, of in shares.items()]
+    title = f"Milliseconds to the reply, {result.workload.rate:,.0f} requests a second offered to each"
+    report.write_whole("latency.svg", plot.draw(title, result.machine, panels, plot.MANY))
+
+
+def _draw_workloads(results: Sequence[_Result]) -> None:
+    panels = [plot.Panel(result.workload.label, _bars(result.rows)) for result in results]
+    picture = plot.draw("CPU microseconds per request, by workload", results[-1].machine, panels, plot.MANY)
+    report.write_whole("workloads.svg", picture)
 
 
 def write_overview() -> None:
     """Draw the pictures and the table of all workloads from the results that are there."""
     results = _results()
-    headline = next((result for result in results if result.workload.name == _HEADLINE), None)
-    if headline is not None:
-        panel = _panel(headline.workload.title, headline.rows)
-        picture = plot.draw("CPU microseconds per authenticated request", headline.machine, [panel], columns=1)
-        report.write_whole("requests.svg", picture)
-    panels = [_panel(result.workload.title, result.rows) for result in results]
-    if panels:
-        picture = plot.draw("CPU microseconds per request, by workload", results[-1].machine, panels, columns=2)
-        report.write_whole("workloads.svg", picture)
+    for result in results:
+        if result.workload.name == _HEADLINE:
+            _draw_headline(result)
+        if result.workload.rate is not None:
+            _draw_latency(result)
+    if results:
+        _draw_workloads(results)
     sections = [overview([(result.workload.name, result.rows) for result in results])]
     sections += [(report.RESULTS / _FOLDER / f"{result.workload.name}.md").read_text().strip() for result in results]
     report.write_whole("requests.md", "\n\n".join(sections) + "\n")

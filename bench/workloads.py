@@ -50,6 +50,8 @@ class Workload:
     """What is sent, in which way, to a proxy set up how."""
 
     name: str
+    label: str
+    """A few words, for a picture."""
     title: str
     path: str = PATH
     body: bytes = b""
@@ -82,27 +84,51 @@ _EIGHT_MORE = (
     ("Origin", "https://shop.example"),
 )
 
-GET = Workload("get", "A warm GET: 12 headers, 964 bytes of JSON, 32 connections", rounds_long=2)
+GET = Workload("get", "GET", "A warm GET: 12 headers, 964 bytes of JSON, 32 connections", rounds_long=2)
 
 WORKLOADS = (
     GET,
-    Workload("varied", "The GET, no two of a connection alike: other paths, other trace ids", variants=_varied),
-    Workload("post", "A POST of 1 KB of JSON", "/orders?notify=1", _post_body()),
-    Workload("large-reply", "A GET with 20 headers, 16 KB of JSON", REPORT_PATH, more=_EIGHT_MORE, reply=report_body()),
-    Workload("routes", f"The GET, spread over {ROUTES:,} routes", variants=_spread, has_routes=True),
-    *(
-        Workload(
-            f"connections-{number}",
-            f"The GET, connections: {number:,}",
-            connections=number,
-        )
-        for number in (1, 10, 100, 1_000)
+    Workload(
+        "varied",
+        "GET, no two alike",
+        "The GET, no two of a connection alike: other paths, other trace ids",
+        variants=_varied,
     ),
-    Workload("new-connection", "The GET, each on a connection of its own", is_kept=False),
-    Workload("tls", "The GET, in TLS", has_tls=True),
-    Workload("tls-new-connection", "The GET, each on a TLS connection of its own", has_tls=True, is_kept=False),
+    Workload("post", "POST of 1 KB", "A POST of 1 KB of JSON", "/orders?notify=1", _post_body()),
+    Workload(
+        "large-reply",
+        "16 KB reply, 20 headers",
+        "A GET with 20 headers, 16 KB of JSON",
+        REPORT_PATH,
+        more=_EIGHT_MORE,
+        reply=report_body(),
+    ),
+    Workload(
+        "routes", f"{ROUTES:,} routes", f"The GET, spread over {ROUTES:,} routes", variants=_spread, has_routes=True
+    ),
+    *(
+        Workload(f"connections-{number}", label, f"The GET, over {label}", connections=number)
+        for number, label in {
+            1: "1 connection",
+            10: "10 connections",
+            100: "100 connections",
+            1_000: "1,000 connections",
+        }.items()
+    ),
+    Workload(
+        "new-connection", "A connection for each request", "The GET, each on a connection of its own", is_kept=False
+    ),
+    Workload("tls", "TLS", "The GET, in TLS", has_tls=True),
+    Workload(
+        "tls-new-connection",
+        "A TLS connection for each request",
+        "The GET, each on a TLS connection of its own",
+        has_tls=True,
+        is_kept=False,
+    ),
     Workload(
         "offered",
+        f"{OFFERED_RATE:,.0f} requests a second",
         f"The GET, {OFFERED_RATE:,.0f} a second offered to each, latency from when each was due",
         rate=OFFERED_RATE,
         rounds_long=4,
