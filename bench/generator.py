@@ -1,16 +1,14 @@
 """Drives the load generators, `wrk`, `bench.load` and `bench.offered`, and reads their figures."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.figures import Figures
-from bench.processes import BenchError
+from bench.processes import BenchError, Finished, run_on
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 _GRACE_SECONDS = 30.0
@@ -32,10 +30,10 @@ class Order:
     """Requests a second, whatever the replies do; without one, a connection's next follows the reply to its last."""
 
 
-def _figures(name: str, finished: subprocess.CompletedProcess[str]) -> Figures:
-    if finished.returncode:
-        raise BenchError(f"{name} ended with {finished.returncode}: {finished.stderr.strip()[-2000:]}")
-    figures = Figures(**json.loads(finished.stdout.strip().splitlines()[-1]))
+def _figures(name: str, finished: Finished) -> Figures:
+    if finished.code:
+        raise BenchError(f"{name} ended with {finished.code}: {finished.errors.strip()[-2000:]}")
+    figures = Figures(**json.loads(finished.output.strip().splitlines()[-1]))
     if figures.failures or not figures.requests:
         raise BenchError(f"{figures.failures} of {figures.requests} requests failed")
     return figures
@@ -58,14 +56,11 @@ class Wrk:
         self._requests_file.write_bytes(b"".join(b"%d\n%b" % (len(request), request) for request in order.requests))
         duration = f"{max(1, round(order.seconds))}s"
         command = ["wrk", "-t1", f"-c{order.connections}", f"-d{duration}", "--timeout", "10s", "-s", str(_WRK_SCRIPT)]
-        finished = subprocess.run(
+        finished = run_on(
+            self._core,
             [*command, f"{'https' if order.authority else 'http'}://127.0.0.1:{order.port}/"],
-            env={**os.environ, "BENCH_REQUESTS_FILE": str(self._requests_file)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=order.seconds + _GRACE_SECONDS,
-            preexec_fn=lambda: os.sched_setaffinity(0, {self._core}),
+            timeout_seconds=order.seconds + _GRACE_SECONDS,
+            env={"BENCH_REQUESTS_FILE": str(self._requests_file)},
         )
         return _figures("wrk", finished)
 
@@ -94,14 +89,11 @@ class OwnGenerator:
             "authority": str(order.authority) if order.authority else None,
         }
         module = "bench.load" if order.rate is None else "bench.offered"
-        finished = subprocess.run(
+        finished = run_on(
+            self._core,
             [sys.executable, "-m", module],
-            input=json.dumps(document),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_ONCE_SECONDS if order.seconds is None else order.seconds + _GRACE_SECONDS,
-            preexec_fn=lambda: os.sched_setaffinity(0, {self._core}),
+            timeout_seconds=_ONCE_SECONDS if order.seconds is None else order.seconds + _GRACE_SECONDS,
+            text=json.dumps(document),
         )
         return _figures(module, finished)
 

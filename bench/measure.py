@@ -15,7 +15,6 @@ from bench.processes import BenchError, Cores, Workshop
 from bench.workload import Request
 from bench.workloads import GET, Workload, prefixes
 
-_WARM_UP_SECONDS = 2.0
 _REPLY_TIMEOUT_SECONDS = 10.0
 
 
@@ -25,6 +24,7 @@ class Plan:
 
     rounds: int
     seconds: float
+    warm_up_seconds: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -193,14 +193,14 @@ def _rounds(stand: _Stand, started: Sequence[_Started], workload: Workload, plan
     return rows
 
 
-def _start(stand: _Stand, peers: Sequence[Peer], warming: Workload) -> list[_Started]:
+def _start(stand: _Stand, peers: Sequence[Peer], warming: Workload, warm_up_seconds: float) -> list[_Started]:
     started: list[_Started] = []
     for peer in peers:
         print(f"starting {peer.name} {peer.version()}", file=sys.stderr)
         try:
             running = stand.start(peer)
             verify(running, stand.upstream_port, warming, stand.authority)
-            stand.sample(running, warming, _WARM_UP_SECONDS)
+            stand.sample(running, warming, warm_up_seconds)
             started.append((peer, running))
         except Exception as error:
             started.append((peer, error))
@@ -226,7 +226,8 @@ def measure(peers: Sequence[Peer], workloads: Sequence[Workload], plan: Plan, co
             stand = _Stand(shape, workshop, start_upstream(workshop, cores.load), cores, load)
             able = [peer for peer in peers if peer.can(shape)]
             fitting = [workload for workload in workloads if _shape(workload) == key]
-            started = _start(stand, [peer for peer in able if peer.version() is not None], fitting[0])
+            installed = [peer for peer in able if peer.version() is not None]
+            started = _start(stand, installed, fitting[0], plan.warm_up_seconds)
             for workload in fitting:
                 rows = {row.name: row for row in _rounds(stand, started, workload, plan)}
                 whole = [rows.get(peer.name) or Row(peer.name, None) for peer in able]

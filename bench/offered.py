@@ -83,6 +83,8 @@ class Schedule:
         self._next = 0
         self._waiting: deque[float] = deque()
         self._sent = 0
+        self._lines_left = 0
+        self._unanswerable = 0
         self.free: deque[Line] = deque()
         self.latencies: list[float] = []
         self.late: list[float] = []
@@ -92,6 +94,7 @@ class Schedule:
 
     def start(self) -> None:
         """Let time run; the first request is due in a moment."""
+        self._lines_left = len(self.free)
         self.started = time.monotonic() + _LEAD_SECONDS
         self._dues = [self.started + due for due in self._dues]
         self._alarm.set(self._dues[0])
@@ -122,21 +125,24 @@ class Schedule:
             self._send(line, self._waiting.popleft())
         else:
             self.free.append(line)
-        if len(self.latencies) == len(self._dues):
-            self.is_over.set()
+        self._look_whether_over()
 
     def lost(self, line: Line, *, is_waiting: bool) -> None:
-        """Go on without a line that has ended; the run has failed."""
-        if self.is_over.is_set():
-            return
-        self.failures += 1
-        if not is_waiting:
+        """Go on without a line that has ended, and without its request; the run has failed."""
+        self._lines_left -= 1
+        if is_waiting:
+            self._unanswerable += 1
+        else:
             self.free.remove(line)
+        self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        if not self._lines_left or len(self.latencies) + self._unanswerable == len(self._dues):
+            self.is_over.set()
 
     def end(self) -> None:
         """Count what was never answered, and take the alarm down."""
         self.failures += len(self._dues) - len(self.latencies)
-        self.is_over.set()
         self._alarm.close()
 
 

@@ -1,4 +1,4 @@
-"""Starting, pinning, reading and stopping processes. Linux: the figures come from /proc."""
+"""Starting, pinning, reading and stopping processes. Linux: the figures come from /proc and the CPU clocks."""
 
 import contextlib
 import ctypes
@@ -8,18 +8,20 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _SETTLE_SECONDS = 5.0
 _SETTLE_LOOK_SECONDS = 0.1
 _SETTLED_SHARE = 0.2  # of a core
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CPUCLOCK_SCHED = 2
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,6 +55,11 @@ def _stat_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def _cpu_clock(pid: int) -> int:
+    # clock_getcpuclockid(3), which Python lacks: nanoseconds, where /proc/PID/stat counts hundredths of a second.
+    return (~pid << 3) | _CPUCLOCK_SCHED
+
+
 def family(root: int) -> list[int]:
     """Return the ids of a process and of all its descendants."""
     parents: dict[int, int] = {}
@@ -68,6 +75,67 @@ def family(root: int) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[set[int | signal.Signals]]:
+    """Let those that end this process wait until the block has ended; give the mask before it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _spawn(
+    command: list[str], core: int, env: Mapping[str, str] | None, *, stdin: int, stdout: IO[bytes] | int, stderr: int
+) -> subprocess.Popen[bytes]:
+    """Start a process group on one core, whose first process gets SIGTERM when this process dies.
+
+    Signals wait meanwhile: what Python runs around a fork would swallow the exceptions that they raise.
+    """
+    libc = ctypes.CDLL(None)
+    with _signals_held() as mask:
+
+        def before_exec() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            os.sched_setaffinity(0, {core})
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command that has ended said."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_on(
+    core: int, command: list[str], *, timeout_seconds: float, text: str = "", env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command to its end, with `text` to read. Raises `BenchError` when it takes longer."""
+    with _spawn(command, core, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            output, errors = child.communicate(text.encode(), timeout_seconds)
+        except subprocess.TimeoutExpired as expired:
+            child.kill()
+            raise BenchError(f"{command[0]} took longer than {timeout_seconds:g} s") from expired
+        except BaseException:
+            child.kill()
+            raise
+    return Finished(child.returncode, output.decode(), errors.decode())
+
+
 class Process:
     """A child process of ours, on one core, in its own process group, with its output in a file.
 
@@ -79,22 +147,8 @@ class Process:
     ) -> None:
         self.name = name
         self._log = directory / f"{name.replace(' ', '-')}.log"
-        libc = ctypes.CDLL(None)
-
-        def before_exec() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            os.sched_setaffinity(0, {core})
-
         with self._log.open("wb") as log:
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
-                preexec_fn=before_exec,
-            )
+            self._child = _spawn(command, core, env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def pid(self) -> int:
@@ -130,16 +184,15 @@ class Process:
         return int(self.output().split()[0])
 
     def pids(self) -> list[int]:
-        """Return the ids of the process and of all its descendants."""
+        """Return the ids of the process and of all its descendants. Raises `BenchError` when it has ended."""
+        ended = self._child.poll()
+        if ended is not None:
+            raise BenchError(f"{self.name} ended with {ended}: {self.output()[-2000:].strip()}")
         return family(self.pid)
 
     def cpu_seconds(self) -> float:
         """Return the user and system time that the process and its descendants have used so far."""
-        total = 0
-        for pid in self.pids():
-            fields = _stat_fields(pid)
-            total += int(fields[11]) + int(fields[12])
-        return total / _TICKS_PER_SECOND
+        return sum(time.clock_gettime(_cpu_clock(pid)) for pid in self.pids())
 
     def settle(self) -> None:
         """Return when it computes next to nothing any more, or when its patience has passed.
@@ -206,4 +259,5 @@ class Workshop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.__exit__(kind, error, trace)
+        with _signals_held():  # whoever presses Ctrl-C twice gets the same
+            self._open.__exit__(kind, error, trace)

@@ -1,8 +1,6 @@
 """What a gigabyte each way and 100,000 WebSocket messages cost the proxy."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +9,7 @@ from statistics import median
 from bench import report
 from bench.measure import ask
 from bench.peers import Peer, Running
-from bench.processes import BenchError, Cores, Workshop
+from bench.processes import BenchError, Cores, Workshop, run_on
 from bench.transfer_workload import MESSAGE_BYTES, checksum
 from bench.workload import Request
 
@@ -74,18 +72,11 @@ def _carry(running: Running, transfer: Transfer, core: int, *, is_checked: bool 
         "window": transfer.window,
         "is_checked": is_checked,
     }
-    finished = subprocess.run(
-        [sys.executable, "-m", "bench.transfer_load"],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_GRACE_SECONDS,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-    if finished.returncode:
-        raise BenchError(f"{transfer.name}: {finished.stderr.strip()[-2000:]}")
-    figures = json.loads(finished.stdout)
+    command = [sys.executable, "-m", "bench.transfer_load"]
+    finished = run_on(core, command, timeout_seconds=_GRACE_SECONDS, text=json.dumps(order))
+    if finished.code:
+        raise BenchError(f"{transfer.name}: {finished.errors.strip()[-2000:]}")
+    figures = json.loads(finished.output)
     return float(figures["seconds"]), int(figures["crc"])
 
 
