@@ -19,8 +19,7 @@ from bench.gateway_peer import Gateway
 from bench.peers import CONFIGURATIONS, AiohttpProxy, Direct, Envoy, ExpressGateway, HAProxy, Nginx, Peer, Tunnel
 from bench.processes import BenchError, Cores, take_cores
 
-_ROUNDS = 4
-_TRANSFER_ROUNDS = 3
+_ROUNDS = 3
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -30,7 +29,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", *_COMMANDS], default="all")
-    parser.add_argument("--rounds", type=int, help="rounds of each peer (default: 4, of the transfers 3)")
+    parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"rounds of each peer (default: {_ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round; some workloads' are longer")
     names = ", ".join(workload.name for workload in workloads.WORKLOADS)
     parser.add_argument("--workload", nargs="+", metavar="NAME", help=f"of the requests, these alone: {names}")
@@ -43,7 +42,7 @@ def _chosen(peers: Sequence[Peer], words: list[str] | None) -> list[Peer]:
 
 
 def _http(arguments: argparse.Namespace, cores: Cores) -> int:
-    plan = measure.Plan(arguments.rounds or _ROUNDS, arguments.seconds)
+    plan = measure.Plan(arguments.rounds, arguments.seconds)
     wanted = workloads.chosen(arguments.workload)
     if not wanted:
         raise BenchError(f"no workload has such a name: {', '.join(arguments.workload)}")
@@ -68,7 +67,7 @@ def _http(arguments: argparse.Namespace, cores: Cores) -> int:
 
 
 def _transfers(arguments: argparse.Namespace, cores: Cores) -> int:
-    rounds = arguments.rounds or _TRANSFER_ROUNDS
+    rounds = arguments.rounds
     folder = CONFIGURATIONS / "transfers"
     peers: list[Peer] = [Direct(), Tunnel(), Nginx(folder), HAProxy(), Envoy(folder), Gateway()]
     rows = transfers.measure(_chosen(peers, arguments.only), rounds, cores)

@@ -84,7 +84,7 @@ _EIGHT_MORE = (
     ("Origin", "https://shop.example"),
 )
 
-GET = Workload("get", "GET", "A warm GET: 12 headers, 964 bytes of JSON, 32 connections", rounds_long=2)
+GET = Workload("get", "GET", "A warm GET: 12 headers, 964 bytes of JSON, 32 connections", rounds_long=3)
 
 WORKLOADS = (
     GET,
