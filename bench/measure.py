@@ -137,6 +137,9 @@ class _Stand:
         is_for_own = workload.rate is not None or (workload.has_tls and not workload.is_kept)
         return OwnGenerator(self.cores.load) if is_for_own else self.load
 
+    def load_name(self, workload: Workload) -> str:
+        return self.generator_for(workload).name if workload.rate is None else "bench.offered"
+
     def sample(self, running: Running, workload: Workload, seconds: float) -> Sample:
         order = generator.Order(
             running.port,
@@ -231,4 +234,4 @@ def measure(peers: Sequence[Peer], workloads: Sequence[Workload], plan: Plan, co
             for workload in fitting:
                 rows = {row.name: row for row in _rounds(stand, started, workload, plan)}
                 whole = [rows.get(peer.name) or Row(peer.name, None) for peer in able]
-                yield Measured(workload, whole, stand.generator_for(workload).name)
+                yield Measured(workload, whole, stand.load_name(workload))
