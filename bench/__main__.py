@@ -55,6 +55,7 @@ def _http(arguments: argparse.Namespace, cores: Cores) -> int:
         AiohttpProxy(),
         ExpressGateway(),
         Gateway(),
+        Gateway(is_compiled=True),
     ]
     has_failed = False
     for measured in measure.measure(_chosen(peers, arguments.only), wanted, plan, cores):

