@@ -5,6 +5,7 @@ import filecmp
 import importlib.util
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,7 +32,8 @@ _TTL_SECONDS = 60  # the default of `cache.ttl_seconds`
 
 def start_stores(workshop: Workshop) -> Addresses:
     """Start a migrated Postgres and a Redis, which are stopped with the workshop."""
-    keeper = Keeper(workshop.directory / "stores", is_durable=False)
+    folder = Path(tempfile.mkdtemp(prefix="stores-", dir=workshop.directory))
+    keeper = Keeper(folder, is_durable=False)
     workshop.on_close(keeper.stop)
     addresses = keeper.start()
     assert addresses.postgres_dsn is not None
