@@ -3,6 +3,7 @@
 The map, outermost first; an arrow of imports goes down only:
 
     cli/          the commands (`ostiary up`, `serve`, `keys` ...)
+    workers/      several processes behind one set of ports (`serve --workers`)
     app.py        the composition root, with front.py (the public listener) and listeners.py: the only place that names
                   concrete classes
     embedded/     a private PostgreSQL and Redis, and an example upstream, for `ostiary up`

@@ -42,7 +42,7 @@ from gateway.control.status import build_status
 from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, Outage, StoreUnavailable
 from gateway.front import Front
-from gateway.listeners import Listeners
+from gateway.listeners import Listeners, Places
 from gateway.proxy.assembly import (
     explainer_of,
     identity_names,
@@ -98,9 +98,13 @@ class Tokens:
 
 
 class Gateway:
-    """One node. `failure` completes with the error that makes going on impossible after a successful start."""
+    """One node, which listens at `places`, or else where the settings say.
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    `checks` say what it needs to be ready; there are none before it can tell. `failure` completes with the error that
+    makes going on impossible after a successful start.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, places: Places | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
@@ -109,8 +113,10 @@ class Gateway:
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.metrics = Metrics()
-        self._listeners = Listeners(self._stack)
-        self._front = Front(settings, self._clock, self.metrics, self._listeners, self._stack)
+        self.checks: dict[str, Callable[[], bool]] = {}
+        self.listeners = Listeners(self._stack)
+        self._places = places or Places.configured(settings.listen)
+        self._front = Front(settings, self._clock, self.metrics, self.listeners, self._places.proxy, self._stack)
 
     async def start(self) -> None:
         """Open everything. Stores that are away do not make it fail: the node is live, and ready once they answer.
@@ -122,6 +128,15 @@ class Gateway:
         except BaseException:
             await self.close()
             raise
+
+    async def serve_until(self, stopping: asyncio.Event) -> None:
+        """Return once `stopping` is set. Raises what makes going on impossible."""
+        stopped = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait((stopped, self.failure), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if self.failure.done():
+            raise self.failure.result()
+        log.info("stopping")
 
     async def close(self) -> None:
         """Stop accepting, finish what is under way, and close every part in reverse order."""
@@ -191,7 +206,9 @@ class Gateway:
             await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
         secret_format = secret_format_of(keys, settings.environment)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
-        await self._listeners.serve(build_status(metrics=metrics, checks=checks), settings.listen.status)
+        self.checks = checks
+        if self._places.status is not None:
+            await self.listeners.serve(build_status(metrics=metrics, checks=checks), self._places.status)
         api = build_api(
             postgres=postgres,
             changes=truth.changes,
@@ -209,7 +226,7 @@ class Gateway:
         purge = Purge(postgres)
         await purge.start()
         self._stack.push_async_callback(purge.close)
-        await self._listeners.serve(api, settings.listen.admin)
+        await self.listeners.serve(api, self._places.admin)
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,7 +20,7 @@ from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
-from gateway.listeners import BACKLOG, SHUTDOWN_SECONDS, Listeners, tcp_site
+from gateway.listeners import BACKLOG, SHUTDOWN_SECONDS, Listeners, Place, Sockets, tcp_sites
 from gateway.proxy.assembly import (
     address_rule,
     places_of,
@@ -57,12 +57,14 @@ class Front:
         clock: Clock,
         metrics: Metrics,
         listeners: Listeners,
+        place: Place,
         stack: contextlib.AsyncExitStack,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._listeners = listeners
+        self._place = place
         self._stack = stack
         self.router = Router([*_own_routes(settings), *routes_of(settings)])
         self.upstreams: dict[str, Upstream] = {}
@@ -122,25 +124,26 @@ class Front:
     async def _listen_for_callers(
         self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
     ) -> None:
-        listen = self._settings.listen
         runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
-        if not listen.proxy_protocol:
-            await self._listeners.listen(runner, listen.proxy, tcp_site(tls))
+        if not self._settings.listen.proxy_protocol:
+            await self._listeners.listen(runner, self._place, tcp_sites(tls))
             return
 
-        def site(runner: web.BaseRunner, address: Address) -> web.BaseSite:
-            return ProxyProtocolSite(
+        def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
+            site = ProxyProtocolSite(
                 runner,
                 address.host,
                 address.port,
+                sockets,
                 proxies=proxies,
                 header_seconds=self._settings.client.head_timeout_seconds,
                 refused=self._metrics.connections_refused,
                 backlog=BACKLOG,
                 ssl_context=tls,
             )
+            return [site]
 
-        await self._listeners.listen(runner, listen.proxy, site)
+        await self._listeners.listen(runner, self._place, sites)
 
     async def _own_endpoints(self, table: HeaderTable, mint: Mint | None) -> Upstream:
         """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""

@@ -106,6 +106,7 @@ class StartGateway(Protocol):
         *,
         environment: Mapping[str, str] | None = None,
         is_ready_awaited: bool = True,
+        workers: int = 1,
     ) -> Awaitable[GatewayProcess]:
         """Return the running node."""
         ...
@@ -138,9 +139,10 @@ async def gateway(
         *,
         environment: Mapping[str, str] | None = None,
         is_ready_awaited: bool = True,
+        workers: int = 1,
     ) -> GatewayProcess:
         config = merged(base, changes or {})
-        node = GatewayProcess(tmp_path / f"node-{len(nodes)}", config, environment=environment)
+        node = GatewayProcess(tmp_path / f"node-{len(nodes)}", config, environment=environment, workers=workers)
         nodes.append(node)
         await node.start(is_ready_awaited=is_ready_awaited)
         return node

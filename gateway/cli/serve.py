@@ -1,4 +1,4 @@
-"""`ostiary serve`: one node, until it is told to stop."""
+"""`ostiary serve`: one node, or several on one machine, until they are told to stop."""
 
 import asyncio
 import signal
@@ -15,22 +15,35 @@ from gateway.app import Gateway
 from gateway.configuration import load, warnings_of
 from gateway.settings import Settings
 from gateway.telemetry.logs import write_logs
+from gateway.workers.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
 
 def serve(
     config: Annotated[Path, typer.Option("-c", "--config", help="The configuration file.")],
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes that serve behind the same ports; about one for each core. Each is a node of its own.",
+        ),
+    ] = 1,
 ) -> None:
     """Run the gateway: callers, the management API and the status listener, as the configuration says.
 
-    SIGTERM or Ctrl-C stop accepting, finish the requests under way, and end with exit code 0.
+    SIGTERM or Ctrl-C stop accepting, finish the requests under way, and end with exit code 0. With several workers,
+    SIGHUP reads the configuration again and replaces them one by one, and no request is lost.
     """
     write_logs(sys.stdout)
     settings = load(config)
     for warning in warnings_of(settings):
         log.warning("setting_without_effect", setting=warning)
-    uvloop.run(run(settings))
+    if workers == 1:
+        uvloop.run(run(settings))
+    else:
+        asyncio.run(supervise(settings, config, workers))
 
 
 async def run(settings: Settings) -> None:
@@ -49,11 +62,11 @@ async def run(settings: Settings) -> None:
             admin=str(settings.listen.admin),
             status=str(settings.listen.status),
         )
-        stopped = asyncio.ensure_future(stopping.wait())
-        await asyncio.wait((stopped, gateway.failure), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if gateway.failure.done():
-            raise gateway.failure.result()
-        log.info("stopping")
+        await gateway.serve_until(stopping)
     finally:
         await gateway.close()
+
+
+async def supervise(settings: Settings, config: Path, workers: int) -> None:
+    """The same with several workers. Raises what makes starting or going on impossible for all of them."""
+    await Supervisor(settings, lambda: load(config), workers).run()

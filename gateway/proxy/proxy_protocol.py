@@ -8,7 +8,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 LONGEST_LINE: Final = 107  # of version 1, CRLF included
 LONGEST_HEADER: Final = 4096  # of version 2: addresses, and a certificate's worth of extras
+LAST_HEADER_SECONDS: Final = 0.5  # for the headers of connections that were accepted before the end
 ACCEPT_PAUSE_SECONDS: Final = 1.0  # after an accept that failed, for want of file descriptors most likely
 
 
@@ -36,6 +37,7 @@ class BadHeader(Exception):
 class ProxyProtocolSite(web.BaseSite):
     """The site of a `ProxyServer` behind balancers that speak the PROXY protocol, version 1 or 2.
 
+    It binds `host` and `port`, or serves `sockets` that are bound to them.
     A header must be complete `header_seconds` after the connection; `refused` counts those that were closed without.
     """
 
@@ -44,6 +46,7 @@ class ProxyProtocolSite(web.BaseSite):
         runner: web.BaseRunner,
         host: str,
         port: int,
+        sockets: Sequence[socket.socket] | None,
         *,
         proxies: TrustedProxies,
         header_seconds: float,
@@ -59,8 +62,9 @@ class ProxyProtocolSite(web.BaseSite):
         self._proxies = proxies
         self._header_seconds = header_seconds
         self._refused = refused
-        self._sockets: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets = list(sockets or ())
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._receiving: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -70,38 +74,53 @@ class ProxyProtocolSite(web.BaseSite):
     async def start(self) -> None:
         """As BaseSite. Raises OSError where the address cannot be bound."""
         await super().start()
+        if not self._sockets:
+            await self._bind()
+        for listener in self._sockets:
+            listener.listen(self._backlog)
+            listener.setblocking(False)
+            self._watch(listener)
+
+    async def _bind(self) -> None:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, *_, address in found:
-            listener = socket.create_server(address[:2], family=family, backlog=self._backlog)
-            listener.setblocking(False)
-            self._sockets.append(listener)
-            self._spawn(self._accept(listener))
+            self._sockets.append(socket.create_server(address[:2], family=family, backlog=self._backlog))
 
     async def stop(self) -> None:
-        """As BaseSite: accept no more; connections whose header is not complete are closed."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """As BaseSite: accept no more; connections whose header does not come in a moment are closed."""
+        loop = asyncio.get_running_loop()
+        for pause in self._pauses.values():
+            pause.cancel()
         for listener in self._sockets:
+            loop.remove_reader(listener)
             listener.close()
+        if self._receiving:
+            await asyncio.wait(self._receiving, timeout=LAST_HEADER_SECONDS)
+        for task in self._receiving:
+            task.cancel()
+        await asyncio.gather(*self._receiving, return_exceptions=True)
         await super().stop()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _watch(self, listener: socket.socket) -> None:
+        self._pauses.pop(listener, None)
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                log.error("accept_failed", error=str(error))
-                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
-                continue
-            self._spawn(self._receive(connection))
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection. Not a task that waits for it: cancelled in time, that would lose what it has taken."""
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another process was quicker, or the client has left
+        except OSError as error:
+            log.error("accept_failed", error=str(error))
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            self._pauses[listener] = loop.call_later(ACCEPT_PAUSE_SECONDS, self._watch, listener)
+            return
+        task = asyncio.create_task(self._receive(connection))
+        self._receiving.add(task)
+        task.add_done_callback(self._receiving.discard)
 
     async def _receive(self, connection: socket.socket) -> None:
         """Read the header of a connection, then hand it to the server with the address that it names."""

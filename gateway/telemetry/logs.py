@@ -2,6 +2,8 @@
 
 import logging
 import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Final, TextIO
 
 import structlog
@@ -10,14 +12,15 @@ from structlog.typing import EventDict, WrappedLogger
 SECRET: Final = re.compile(r"((?:[a-z0-9-]{1,16}_){1,2}[0-9A-Za-z]{6})[0-9A-Za-z]{26,}")
 
 
-def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
-    """Send everything from `level` on to `file`.
+def write_logs(file: TextIO, *, level: int = logging.INFO, **always: int) -> None:
+    """Send everything from `level` on to `file`; every line says what `always` holds.
 
     Variables are never shown with a traceback: among them are requests with their keys, and addresses with passwords.
     """
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            partial(saying, always),
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
             escaped,
             structlog.processors.format_exc_info,  # text, and no variables in it
@@ -29,6 +32,12 @@ def write_logs(file: TextIO, *, level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(file),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+
+
+def saying(always: Mapping[str, int], logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """As a structlog processor: which process of several speaks."""
+    event.update(always)
+    return event
 
 
 def masked(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -1,11 +1,24 @@
 """Every metric of the gateway, in one registry. Label sets are closed: never a key, user, tenant, path or free text."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.telemetry.hot import HotCounter, HotHistogram
 
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PROPAGATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+
+
+# What one number for several workers is: of their ages and backlogs the worst, of their revisions the last one behind.
+GAUGE_RULES: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
+    "ostiary_view_age_seconds": max,
+    "ostiary_revision": min,
+    "ostiary_pending_propagations": max,
+    "ostiary_dependency_up": min,
+    "ostiary_connections": sum,
+}
 
 
 class Metrics:
@@ -39,18 +52,16 @@ class Metrics:
         self.served_isolated = Counter(
             "ostiary_served_isolated", "Requests admitted by knowledge that was older than the bound", registry=r
         )
-        self.view_age = Gauge("ostiary_view_age_seconds", "Age of what this node knows of changes", registry=r)
-        self.revision = Gauge("ostiary_revision", "The revision this node's view has reached", registry=r)
+        self.view_age = self._gauge("ostiary_view_age_seconds", "Age of what this node knows of changes")
+        self.revision = self._gauge("ostiary_revision", "The revision this node's view has reached")
         self.propagation_seconds = Histogram(
             "ostiary_propagation_seconds",
             "From a change's commit to its confirmation on every live node",
             buckets=PROPAGATION_BUCKETS,
             registry=r,
         )
-        self.pending_propagations = Gauge(
-            "ostiary_pending_propagations",
-            "Committed changes that some node has not confirmed yet",
-            registry=r,
+        self.pending_propagations = self._gauge(
+            "ostiary_pending_propagations", "Committed changes that some node has not confirmed yet"
         )
         self.spoofed_headers = Counter(
             "ostiary_spoofed_headers", "Reserved headers removed from requests of clients", registry=r
@@ -67,16 +78,18 @@ class Metrics:
         self.leak_reports = Counter(
             "ostiary_leak_reports", "Leaked keys reported by secret scanning, by what was done", ["result"], registry=r
         )
-        self.dependency_up = Gauge(
-            "ostiary_dependency_up", "1 while the dependency answers", ["dependency"], registry=r
-        )
+        self.dependency_up = self._gauge("ostiary_dependency_up", "1 while the dependency answers", ["dependency"])
         self.dropped_calls = Counter(
             "ostiary_dropped_calls",
             "Calls to a dependency abandoned at our deadline",
             ["dependency"],
             registry=r,
         )
-        self.connections = Gauge("ostiary_connections", "Open connections", ["side", "state"], registry=r)
+        self.connections = self._gauge("ostiary_connections", "Open connections", ["side", "state"])
+
+    def _gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
+        assert name in GAUGE_RULES, f"nobody says what {name} of several workers is"
+        return Gauge(name, documentation, labels, registry=self.registry)
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""

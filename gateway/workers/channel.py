@@ -1,0 +1,69 @@
+"""What a supervisor and its worker say to each other, over a socket pair that is the worker's standard input.
+
+First comes the order, pickled: the settings travel as they were validated, with their secrets, and stand in no
+argument, environment or file. Then both speak lines of JSON. However one of them ends, the other reads the end of the
+stream.
+"""
+
+import json
+import pickle
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.settings import Settings
+
+LINE_LIMIT_BYTES: Final = 64 * 1024 * 1024  # the metrics of a node are one line
+_LENGTH: Final = struct.Struct("!Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker is to do. Of the sockets it has the descriptors of all workers' own, by their numbers."""
+
+    number: int
+    settings: Settings = field(repr=False)
+    proxy: Mapping[int, tuple[int, ...]]
+    admin: Mapping[int, tuple[int, ...]]
+
+
+def written_order(order: Order) -> bytes:
+    """What `read_order` reads."""
+    data = pickle.dumps(order)
+    return _LENGTH.pack(len(data)) + data
+
+
+def read_order(channel: socket.socket) -> Order:
+    """Wait for the order, and read nothing behind it. Raises EOFError where the supervisor has ended."""
+    (length,) = _LENGTH.unpack(_read_exactly(channel, _LENGTH.size))
+    order = pickle.loads(_read_exactly(channel, length))  # noqa: S301  # of the process that has started this one
+    assert isinstance(order, Order)
+    return order
+
+
+def written(say: str, **members: Any) -> bytes:
+    """A line.
+
+    From the supervisor: `report` (`to`: a number for the answer; `metrics`: whether they are wanted), and `mind`
+    (`numbers`: the workers in whose place this one accepts connections). From the worker: `started`; `failed`
+    (`message`); `report` (`to`, `checks`, `metrics`); and at the end `farewell` (`metrics`).
+    """
+    return json.dumps({"say": say, **members}).encode() + b"\n"
+
+
+def read(line: bytes) -> dict[str, Any]:
+    """What `written` wrote."""
+    message: dict[str, Any] = json.loads(line)
+    return message
+
+
+def _read_exactly(channel: socket.socket, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        data = channel.recv(length - len(parts))
+        if not data:
+            raise EOFError
+        parts += data
+    return bytes(parts)

@@ -1,0 +1,124 @@
+"""A worker: a node like any other, but that its sockets and settings are given, and its supervisor asks how it is.
+
+It is told to stop by SIGTERM, or by the end of the channel: without a supervisor there is no worker.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+import structlog
+import uvloop
+
+from gateway.app import Gateway
+from gateway.errors import GatewayError
+from gateway.listeners import Bound, Places, Sockets
+from gateway.settings import Address
+from gateway.telemetry.logs import write_logs
+from gateway.workers.channel import LINE_LIMIT_BYTES, Order, read, read_order, written
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """One worker, from its order to its farewell."""
+
+    def __init__(self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        places = Places(
+            _bound(order.settings.listen.proxy, order.number, order.proxy),
+            _bound(order.settings.listen.admin, order.number, order.admin),
+            status=None,
+        )
+        self._gateway = Gateway(order.settings, places=places)
+        self._reader = reader
+        self._writer = writer
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        listening = asyncio.create_task(self._listen())
+        try:
+            return await self._serve()
+        finally:
+            listening.cancel()
+            self._say("farewell", metrics=self._gateway.metrics.exposition().decode())
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
+            self._writer.close()
+
+    async def _serve(self) -> int:
+        try:
+            await self._gateway.start()
+            try:
+                self._say("started", node=self._gateway.node_id)
+                await self._gateway.serve_until(self.stopping)
+            finally:
+                await self._gateway.close()
+        except GatewayError as error:
+            self._say("failed", message=str(error))
+            return 1
+        return 0
+
+    def _say(self, what: str, **members: object) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(written(what, **members))
+
+    async def _listen(self) -> None:
+        """Answer the supervisor for as long as there is one."""
+        with contextlib.suppress(ConnectionError):
+            while line := await self._reader.readline():
+                await self._answer(read(line))
+        if not self.stopping.is_set():
+            log.error("supervisor_is_gone")
+            self.stopping.set()
+
+    async def _answer(self, message: Mapping[str, object]) -> None:
+        match message:
+            case {"say": "report", "to": to, "metrics": is_with_metrics}:
+                checks = {name: is_well() for name, is_well in self._gateway.checks.items()}
+                metrics = self._gateway.metrics.exposition().decode() if is_with_metrics else None
+                self._say("report", to=to, checks=checks, metrics=metrics)
+            case {"say": "mind", "numbers": list() as numbers}:
+                if not self.stopping.is_set():
+                    await self._gateway.listeners.mind(frozenset(numbers))
+            case _:
+                raise AssertionError(f"the supervisor says {message.get('say')!r}")
+
+
+def _bound(address: Address, number: int, descriptors: Mapping[int, tuple[int, ...]]) -> Bound:
+    sockets: dict[int, Sockets] = {
+        owner: tuple(socket.socket(fileno=descriptor) for descriptor in theirs) for owner, theirs in descriptors.items()
+    }
+    own = sockets.pop(number)
+    return Bound(address, own, sockets)
+
+
+async def run(order: Order, channel: socket.socket) -> int:
+    """Be the worker that `order` says."""
+    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT_BYTES)
+    worker = Worker(order, reader, writer)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stopping.set)
+    return await worker.run()
+
+
+def main() -> None:
+    """What `python -m gateway.workers.node` does, with the channel as its standard input."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's to act on, though sent to all
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:  # noqa: PTH123  # for its descriptor
+        os.dup2(nothing.fileno(), 0)
+    try:
+        order = read_order(channel)
+    except EOFError:
+        return
+    write_logs(sys.stdout, worker=order.number)
+    sys.exit(uvloop.run(run(order, channel)))
+
+
+if __name__ == "__main__":
+    main()

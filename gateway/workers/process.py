@@ -1,0 +1,158 @@
+"""One worker, as its supervisor sees it: a process, what it has said, and what it answers."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import structlog
+
+from gateway.workers.channel import LINE_LIMIT_BYTES, Order, read, written, written_order
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS: Final = 1.0  # one that takes longer is silent; what scrapes and probes health waits for several seconds
+
+
+class WorkerProcess:
+    """A worker from its start (`WorkerProcess.start`) to its end (`ended`).
+
+    `started` once it serves. `failure` is why it cannot, in its own words. `metrics` are the last that it has told.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.number = number
+        self.pid = process.pid
+        self.node_id: str | None = None
+        self.failure: str | None = None
+        self.metrics = ""
+        self.began = time.monotonic()
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._asked = 0
+        self._answers: dict[int, asyncio.Future[Mapping[str, bool] | None]] = {}
+        self.started = asyncio.Event()
+        self.ended = asyncio.create_task(self._follow())
+
+    @classmethod
+    async def start(cls, order: Order) -> "WorkerProcess":
+        """Start a worker. Raises OSError where the system has no process left for it."""
+        ours, theirs = socket.socketpair()
+        descriptors = [fd for of_all in (order.proxy, order.admin) for fds in of_all.values() for fd in fds]
+        with theirs:
+            try:
+                process = await _python(theirs, descriptors)
+            except BaseException:
+                ours.close()
+                raise
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+        writer.write(written_order(order))
+        return cls(order.number, process, reader, writer)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it has said that it serves."""
+        return self.started.is_set()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has said so, and has not ended."""
+        return self.has_started and not self.ended.done()
+
+    async def ask(self, *, is_with_metrics: bool) -> Mapping[str, bool] | None:
+        """Its checks, none of them before it can tell; None where it does not answer in time. Renews `metrics`."""
+        self._asked += 1
+        number = self._asked
+        answer: asyncio.Future[Mapping[str, bool] | None] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        self._say("report", to=number, metrics=is_with_metrics)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._answers[number]
+
+    def mind(self, numbers: Iterable[int]) -> None:
+        """Have it accept connections in the place of these workers, and of no others."""
+        self._say("mind", numbers=sorted(numbers))
+
+    def terminate(self) -> None:
+        """Have it finish what is under way, and end."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    def _say(self, what: str, **members: object) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(written(what, **members))
+
+    async def _follow(self) -> int:
+        """Hear it out; returns its exit code, negative where a signal has ended it."""
+        try:
+            while line := await self._reader.readline():
+                self._hear(read(line))
+        except ConnectionError:
+            pass  # it has ended with something unread
+        except ValueError as error:
+            log.error("worker_unintelligible", worker=self.number, pid=self.pid, error=str(error))
+            self.kill()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result(None)
+        self._writer.close()
+        return await self._process.wait()
+
+    def _hear(self, message: Mapping[str, object]) -> None:
+        match message:
+            case {"say": "report", "to": int(to), "checks": dict(checks), "metrics": metrics}:
+                if isinstance(metrics, str):
+                    self.metrics = metrics
+                answer = self._answers.get(to)
+                if answer is not None and not answer.done():
+                    answer.set_result(checks)
+            case {"say": "started", "node": str(node)}:
+                self.node_id = node
+                self.started.set()
+            case {"say": "failed", "message": str(text)}:
+                self.failure = text
+            case {"say": "farewell", "metrics": str(metrics)}:
+                self.metrics = metrics
+            case _:
+                raise ValueError(f"it says {message.get('say')!r}")
+
+
+async def _python(channel: socket.socket, descriptors: Iterable[int]) -> asyncio.subprocess.Process:
+    """A fresh interpreter with the code of this one.
+
+    Not a fork, which would share the state of a running loop. In a process group of its own, so that Ctrl-C reaches the
+    supervisor alone.
+    """
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "gateway.workers.node",
+        stdin=channel.fileno(),
+        pass_fds=tuple(descriptors),
+        process_group=0,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},  # noqa: PTH109
+    )
