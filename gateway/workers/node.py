@@ -107,7 +107,8 @@ async def run(order: Order, channel: socket.socket) -> int:
 
 def main() -> None:
     """What `python -m gateway.workers.node` does, with the channel as its standard input."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's to act on, though sent to all
+    # The first two are the supervisor's to act on; the third is sent to who writes to a terminal from the background.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123  # for its descriptor

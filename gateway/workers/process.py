@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -21,7 +21,8 @@ ANSWER_SECONDS: Final = 1.0  # one that takes longer is silent; what scrapes and
 class WorkerProcess:
     """A worker from its start (`WorkerProcess.start`) to its end (`ended`).
 
-    `started` once it serves. `failure` is why it cannot, in its own words. `metrics` are the last that it has told.
+    `has_started` once it has said that it serves; `on_started` hears of that. `failure` is why it cannot, in its own
+    words. `metrics` are the last that it has told.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class WorkerProcess:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        on_started: Callable[[], None],
     ) -> None:
         self.number = number
         self.pid = process.pid
@@ -42,11 +44,12 @@ class WorkerProcess:
         self._writer = writer
         self._asked = 0
         self._answers: dict[int, asyncio.Future[Mapping[str, bool] | None]] = {}
-        self.started = asyncio.Event()
+        self.has_started = False
+        self._on_started = on_started
         self.ended = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, order: Order) -> "WorkerProcess":
+    async def start(cls, order: Order, on_started: Callable[[], None]) -> "WorkerProcess":
         """Start a worker. Raises OSError where the system has no process left for it."""
         ours, theirs = socket.socketpair()
         descriptors = [fd for of_all in (order.proxy, order.admin) for fds in of_all.values() for fd in fds]
@@ -58,16 +61,11 @@ class WorkerProcess:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT_BYTES)
         writer.write(written_order(order))
-        return cls(order.number, process, reader, writer)
-
-    @property
-    def has_started(self) -> bool:
-        """Whether it has said that it serves."""
-        return self.started.is_set()
+        return cls(order.number, process, reader, writer, on_started)
 
     @property
     def serves(self) -> bool:
-        """Whether it has said so, and has not ended."""
+        """Whether it has said that it does, and has not ended."""
         return self.has_started and not self.ended.done()
 
     async def ask(self, *, is_with_metrics: bool) -> Mapping[str, bool] | None:
@@ -131,7 +129,9 @@ class WorkerProcess:
                     answer.set_result(checks)
             case {"say": "started", "node": str(node)}:
                 self.node_id = node
-                self.started.set()
+                self.has_started = True
+                log.info("worker_serving", worker=self.number, pid=self.pid, node=node)
+                self._on_started()
             case {"say": "failed", "message": str(text)}:
                 self.failure = text
             case {"say": "farewell", "metrics": str(metrics)}:

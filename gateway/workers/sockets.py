@@ -1,7 +1,7 @@
 """The sockets of the listeners, one for each worker (SO_REUSEPORT): the kernel spreads connections over them.
 
-They are the supervisor's, and a worker serves on them. When it dies they stay, and with them the connections that it
-had not accepted yet.
+They are the supervisor's, which listens but never accepts; workers do. When one dies they stay, and with them the
+connections that it had not accepted yet.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-from gateway.listeners import ListenerFailed, Sockets
+from gateway.listeners import BACKLOG, ListenerFailed, Sockets
 from gateway.settings import Address
 
 OwnSockets = Mapping[int, Sockets]  # by the number of the worker whose own they are
@@ -17,8 +17,8 @@ OwnSockets = Mapping[int, Sockets]  # by the number of the worker whose own they
 _OPTIONS: Final = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
 
 
-def bind(address: Address, numbers: range, stack: contextlib.ExitStack) -> OwnSockets:
-    """Bind `address` once for each of `numbers`; nobody listens yet. `stack` closes them. Raises ListenerFailed."""
+def listen(address: Address, numbers: range, stack: contextlib.ExitStack) -> OwnSockets:
+    """Listen on `address` once for each of `numbers`; `stack` closes the sockets. Raises ListenerFailed."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         by_number: dict[int, Sockets] = dict.fromkeys(numbers, ())
@@ -26,6 +26,7 @@ def bind(address: Address, numbers: range, stack: contextlib.ExitStack) -> OwnSo
             where = _free(family, wanted)
             for number in numbers:
                 sock = stack.enter_context(_bound(family, where, _OPTIONS))
+                sock.listen(BACKLOG)
                 by_number[number] += (sock,)
         return by_number
     except OSError as error:

@@ -52,7 +52,7 @@ class Slot:
 
 
 class Supervisor:
-    """`count` workers with `settings`; `read` reads them again. Raises what ends them all."""
+    """`count` workers with `settings`; `read` reads them again, and raises ConfigurationError."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings], count: int) -> None:
         self._settings = settings
@@ -74,8 +74,8 @@ class Supervisor:
         listen, numbers = self._settings.listen, range(1, len(self._slots) + 1)
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._sockets)
-            self._proxy = sockets.bind(listen.proxy, numbers, self._sockets)
-            self._admin = sockets.bind(listen.admin, numbers, self._sockets)
+            self._proxy = sockets.listen(listen.proxy, numbers, self._sockets)
+            self._admin = sockets.listen(listen.admin, numbers, self._sockets)
             await Listeners(stack).serve(status_of(self._report.exposition, self._report.readiness), listen.status)
             self._watch_signals()
             try:
@@ -115,6 +115,8 @@ class Supervisor:
         (self._hurrying if self._stopping.is_set() else self._stopping).set()
 
     def _reload_soon(self) -> None:
+        if self._stopping.is_set():
+            return
         self._is_reload_wanted = True
         if self._reloading is None or self._reloading.done():
             self._reloading = self._spawn(self._reload_while_wanted())
@@ -124,11 +126,10 @@ class Supervisor:
     async def _launch(self, slot: Slot, settings: Settings) -> WorkerProcess:
         """Start a worker for a slot, and follow it to its end. It does not have the slot yet."""
         order = Order(slot.number, settings, sockets.descriptors(self._proxy), sockets.descriptors(self._admin))
-        worker = await WorkerProcess.start(order)
+        worker = await WorkerProcess.start(order, self._welcome)
         self._running.add(worker)
         log.info("worker_started", worker=slot.number, pid=worker.pid)
         self._spawn(self._attend(slot, worker))
-        self._spawn(self._welcome(worker))
         return worker
 
     async def _fill(self, slot: Slot) -> None:
@@ -146,10 +147,8 @@ class Supervisor:
             else:  # a reload was quicker
                 await self._end(worker)
 
-    async def _welcome(self, worker: WorkerProcess) -> None:
-        """Once it serves, the others need not mind its sockets any more, and it may mind theirs."""
-        await worker.started.wait()
-        log.info("worker_serving", worker=worker.number, pid=worker.pid, node=worker.node_id)
+    def _welcome(self) -> None:
+        """A worker serves: the others need not mind its sockets any more, and it may mind theirs."""
         self._somebody_has_started.set()
         self._share_out()
 
@@ -171,7 +170,7 @@ class Supervisor:
                 return
             await self._somebody_has_started.wait()  # until then it may be that none of them can
         await asyncio.sleep(pause)
-        if slot.worker is worker:
+        if slot.worker is worker and not self._stopping.is_set():
             self._report.restarts.inc()
             await self._fill(slot)
 
@@ -196,7 +195,10 @@ class Supervisor:
     async def _reload_while_wanted(self) -> None:
         while self._is_reload_wanted:
             self._is_reload_wanted = False
-            await self._reload()
+            try:
+                await self._reload()
+            except Exception:  # a fault of the gateway is no reason to end what serves
+                log.exception("reload_failed")
 
     async def _reload(self) -> None:
         """Read the settings again, and replace the workers one by one; nothing changes where that fails (R077)."""
@@ -256,6 +258,8 @@ class Supervisor:
     async def _close(self) -> None:
         """End every worker: gracefully, until the bound has passed or somebody loses patience. Raises WorkersKilled."""
         self._stopping.set()
+        if self._reloading is not None:
+            self._reloading.cancel()
         self._sockets.close()  # whoever comes now is refused, and not kept waiting
         workers = tuple(self._running)
         for worker in workers:
@@ -284,7 +288,8 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("supervision_failed", exc_info=error)
-            self._stop()
+            if not self._failed.done():
+                self._failed.set_result("a worker cannot be looked after; the log says why")
 
 
 def _end(code: int) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import ssl
@@ -102,7 +103,7 @@ async def connections_to_all(crew: Crew) -> list[Client]:
 async def test_every_worker_serves_and_is_a_node(
     crew_of_two: CrewOfTwo, postgres_dsn: str, operator_token: str
 ) -> None:
-    """Connections come to all of them, each is on the list of nodes, and a revoked key is dead on all at once. R221."""
+    """Callers come to all of them, each is on the list of nodes, a revoked key is dead on all at once. R221, R280."""
     crew = await crew_of_two()
     caller = await plant(postgres_dsn)
     clients = await connections_to_all(crew)
@@ -272,7 +273,8 @@ async def test_who_is_told_twice_does_not_wait(crew_of_two: CrewOfTwo, slow: Slo
     await until(lambda: slow.asked == 1)
     pids = crew.pids()
     for pid in pids:
-        psutil.Process(pid).send_signal(signal.SIGINT)  # as a terminal's, if it reached them
+        assert os.getpgid(pid) == pid  # so that a terminal's Ctrl-C does not reach it
+        psutil.Process(pid).send_signal(signal.SIGINT)
     assert [psutil.Process(pid).ppid() for pid in await crew.ready_pids()] == [crew.node.pid] * 2
     crew.node.signal(signal.SIGINT)
     await until(lambda: not can_connect(crew.node))
