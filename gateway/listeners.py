@@ -1,5 +1,6 @@
 """Sockets that are listened on: bound, served, and closed in order."""
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -13,6 +14,8 @@ from gateway.errors import GatewayError
 from gateway.settings import Address, Listen
 
 SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
+LAST_REQUEST_SECONDS: Final = 2.0  # for one more request on a connection that is kept open
+LAST_REQUEST_POLL_SECONDS: Final = 0.05
 BACKLOG: Final = 1024
 
 Sockets = tuple[socket.socket, ...]  # one for each address that a listener's name stands for
@@ -55,6 +58,32 @@ class Places:
         return cls(listen.proxy, listen.admin, listen.status)
 
 
+class Ending:
+    """Kept connections of an aiohttp application that is about to stop: each may ask once more, and is told so.
+
+    aiohttp by itself closes them at once, and with them those on which a request is already on its way.
+    """
+
+    def __init__(self) -> None:
+        self._is_near = False
+
+    async def tell(self, request: web.Request, response: web.StreamResponse) -> None:
+        """As a signal before every reply."""
+        if self._is_near:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    async def begin(self, runner: web.BaseRunner) -> None:
+        """Accept no more, and give the connections there are a moment."""
+        self._is_near = True
+        for site in runner.sites:
+            await site.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_REQUEST_SECONDS):
+                while runner.server is not None and runner.server.connections:  # noqa: ASYNC110  # nobody tells
+                    await asyncio.sleep(LAST_REQUEST_POLL_SECONDS)
+
+
 class Listeners:
     """Starts listeners; what closes them goes onto `stack`."""
 
@@ -65,8 +94,12 @@ class Listeners:
 
     async def serve(self, app: web.Application, place: Place) -> None:
         """Serve an application of the operators' side. Raises ListenerFailed."""
+        ending = Ending()
+        app.on_response_prepare.append(ending.tell)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self.listen(runner, place, tcp_sites(None))
+        if isinstance(place, Bound):  # another worker goes on: clients have no reason to notice that this one does not
+            self._stack.push_async_callback(ending.begin, runner)
 
     async def listen(self, runner: web.BaseRunner, place: Place, sites_of: SitesOf) -> None:
         """Have a runner serve at a place. Raises ListenerFailed."""

@@ -25,6 +25,7 @@ from tests.fixtures.launching import command
 from tests.fixtures.planted import plant
 from tests.fixtures.waiting import until
 
+OPENAPI = b"GET /v1/openapi.json HTTP/1.1\r\nHost: gw.test\r\n\r\n"
 CONNECTIONS = 32  # that all of them come to one of two workers happens once in two thousand million times
 
 
@@ -333,14 +334,15 @@ async def test_new_settings_come_without_losing_a_request(crew_of_two: CrewOfTwo
     before = await crew.ready_pids()
     client = await crew.connect()
     assert await client.ask(GET.replace(b"/public", b"/news")) in (401, 404)
-    async with Traffic(crew.node).running() as traffic:
+    callers, operators = Traffic(crew.node.proxy_port), Traffic(crew.node.admin_port, OPENAPI)
+    async with callers.running(), operators.running(staying=3, single=3):
         await reload(crew, {"routes": ROUTES}, ends_with="reloaded")
         await until(lambda: not set(before) & set(crew.pids()), what="the old ones to end")
-        so_far = traffic.seen.total()
-        await until(lambda: traffic.seen.total() > so_far + 100)
-    assert set(traffic.seen) == {200}, traffic.seen
+        so_far = callers.seen.total()
+        await until(lambda: callers.seen.total() > so_far + 100)
+    assert (set(callers.seen), set(operators.seen)) == ({200}, {200}), (callers.seen, operators.seen)
     samples = await crew.scrape()
-    assert samples.sum("ostiary_requests_total", route="public", status="200") == traffic.seen.total()
+    assert samples.sum("ostiary_requests_total", route="public", status="200") == callers.seen.total()
     assert samples.sum("ostiary_worker_restarts_total") == 0
     assert samples.workers()["leaving"] == 0
     newcomers = [await crew.connect() for _ in range(8)]
@@ -387,7 +389,7 @@ async def test_tls_and_the_proxy_protocol(crew_of_two: CrewOfTwo, tmp_path: Path
     context = ssl.create_default_context()
     authority.configure_trust(context)
     preface = b"PROXY TCP4 192.0.2.7 192.0.2.9 1000 80\r\n"
-    async with Traffic(crew.node, tls=context, preface=preface).running() as traffic:
+    async with Traffic(crew.node.proxy_port, tls=context, preface=preface).running() as traffic:
         await reload(crew, {"routes": ROUTES}, ends_with="reloaded")
         await until(lambda: not set(before) & set(crew.pids()), what="the old ones to end")
     assert set(traffic.seen) == {200}, traffic.seen
