@@ -29,7 +29,7 @@ def write_logs(file: TextIO, *, level: int = logging.INFO, **always: int) -> Non
                 colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
             ),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file),
+        logger_factory=structlog.WriteLoggerFactory(file),  # a line is one write: workers share the file
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
 

@@ -161,11 +161,11 @@ class Supervisor:
             log.info("worker_ended", worker=slot.number, pid=worker.pid, **_end(code))
             return
         pause = slot.backoff.pause_after(time.monotonic() - worker.began)
-        log.error("worker_died", worker=slot.number, pid=worker.pid, **_end(code), restart_in_seconds=pause)
+        why = {} if worker.failure is None else {"reason": worker.failure}
+        log.error("worker_died", worker=slot.number, pid=worker.pid, **_end(code), **why, restart_in_seconds=pause)
         slot.failure = worker.failure
         self._share_out()
         if worker.failure is not None:
-            log.error("worker_failed", worker=slot.number, reason=worker.failure)
             if self._give_up():
                 return
             await self._somebody_has_started.wait()  # until then it may be that none of them can
