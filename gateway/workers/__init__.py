@@ -1,6 +1,7 @@
 """Several processes behind one set of ports: `ostiary serve --workers N`. The supervisor touches no request.
 
-supervisor.py  keeps N workers running: starts, restarts, replaces and ends them
+supervisor.py  the process: sockets, status listener, signals, new settings
+crew.py        the workers: started, restarted, replaced and ended
 backoff.py     how soon one that died is started again
 report.py      what the status listener says of all of them
 sockets.py     the listeners' sockets, one for each worker, which outlive it
