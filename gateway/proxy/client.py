@@ -85,6 +85,7 @@ class ClientConnection(asyncio.Protocol):
     """One client connection. `peer` is the client's address where it is another than the socket's."""
 
     __slots__ = (
+        "__weakref__",
         "_deadline",
         "_drained",
         "_exchange",

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 from aiohttp import web
@@ -21,6 +22,7 @@ from gateway.proxy.services import Services
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
+LAST_HANDSHAKE_SECONDS: Final = 2.0  # for TLS handshakes that are under way when the gateway stops
 SHORTEST_PAUSE_SECONDS: Final = 0.05  # between two sweeps, where a deadline falls between
 
 
@@ -52,6 +54,7 @@ class ProxyServer(web.Server):
         self._proxies = proxies
         self._crowd = crowd
         self._clients: set[ClientConnection] = set()
+        self._coming: WeakSet[ClientConnection] = WeakSet()  # accepted, and mostly amid a TLS handshake, which may fail
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_draining = False
@@ -65,7 +68,9 @@ class ProxyServer(web.Server):
             line_limit_bytes=self._limits.line_limit_bytes,
             header_count_limit=self._header_count_limit,
         )
-        return ClientConnection(self._services, reader, self._limits, self, peer)
+        connection = ClientConnection(self._services, reader, self._limits, self, peer)
+        self._coming.add(connection)
+        return connection
 
     def start(self) -> None:
         """Begin to sweep deadlines."""
@@ -77,6 +82,7 @@ class ProxyServer(web.Server):
         scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         edge = Edge(connection.peer or address_of(transport.get_extra_info("peername")), scheme, self._proxies)
         self._clients.add(connection)
+        self._coming.discard(connection)
         if not self._crowd.enter(edge):
             transport.abort()
         return edge
@@ -127,6 +133,7 @@ class ProxyServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """Wait until every exchange is over, `timeout` seconds at most; then cut what is left."""
+        await self._wait_for_the_coming()
         self._all_gone.clear()
         if self._clients:
             with contextlib.suppress(TimeoutError):
@@ -138,6 +145,12 @@ class ProxyServer(web.Server):
             await asyncio.gather(self._sweeper, return_exceptions=True)
         for upstream in self._services.upstreams.values():
             upstream.close()
+
+    async def _wait_for_the_coming(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_HANDSHAKE_SECONDS):
+                while self._coming:  # noqa: ASYNC110  # nobody tells of a handshake that fails
+                    await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
 
 
 async def _never(request: web.BaseRequest) -> web.StreamResponse:

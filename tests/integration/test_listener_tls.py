@@ -1,11 +1,16 @@
 """TLS on the public listener, with certificates that are replaced while it runs."""
 
+import asyncio
+import contextlib
 import os
+import signal
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 import trustme
 
@@ -72,3 +77,34 @@ async def test_unusable_certificate_stops_the_start(gateway: StartGateway, files
     node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}}, is_ready_awaited=False)
     assert await node.wait_for_end() == 1
     assert "listen.tls" in node.log
+
+
+async def test_a_handshake_under_way_is_finished(gateway: StartGateway, files: Files) -> None:
+    """Who has connected just before the gateway is told to stop comes through, and gets a reply. R346."""
+    authority = trustme.CA()
+    files.write(authority.issue_cert("127.0.0.1"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}})
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, ("127.0.0.1", node.proxy_port))
+    await until(lambda: psutil.CONN_ESTABLISHED in statuses(node))
+    node.signal(signal.SIGTERM)
+    await until(lambda: psutil.CONN_LISTEN not in statuses(node))
+    reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname="127.0.0.1")
+    writer.write(b"GET /public HTTP/1.1\r\nHost: gw.test\r\n\r\n")
+    reply = await reader.readuntil(b"\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in reply.lower()
+    writer.close()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
+    assert await node.wait_for_end() == 0
+
+
+def statuses(node: GatewayProcess) -> set[str]:
+    """Of the sockets of the public listener."""
+    connections = psutil.Process(node.pid).net_connections("tcp")
+    return {connection.status for connection in connections if connection.laddr.port == node.proxy_port}
