@@ -1,6 +1,6 @@
 """What pyproject.toml cannot say: with OSTIARY_COMPILE=1 the modules of the warm path are built as C, by mypyc.
 
-The sources are the same, and so are the tests: `make test-compiled`. Why these modules: docs/decisions/0018.
+The sources are the same, and so are the tests: `make test-compiled`. Why these modules: docs/decisions/0019.
 """
 
 import os
