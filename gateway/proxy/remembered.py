@@ -110,16 +110,21 @@ class Remembered:
             if line == old:
                 continue
             name = old.partition(b":")[0] + b":"
-            if not line.startswith(name) or self._table.classify(name[:-1]) not in MAY_CHANGE:
+            if not line.startswith(name) or self._action_of(line) not in MAY_CHANGE:
                 return False
             changing.add(index)
-        actions = [self._table.classify(line.partition(b":")[0]) for line in self._lines]
+        actions = [self._action_of(line) for line in self._lines]
         is_lone = all(actions[index] is KEEP or actions.count(actions[index]) == 1 for index in changing)
         if len(changing) > MOST_CHANGING or not is_lone:
             return False
         self._changing = frozenset(changing)
         self._make_holes(actions)
         return True
+
+    def _action_of(self, line: bytes) -> Action:
+        name = line.partition(b":")[0]
+        action = self._table.get(name)
+        return self._table.classify(name) if action is None else action
 
     def _make_holes(self, actions: list[Action]) -> None:
         """Cut the section, and what of it is sent on, at the values that change."""

@@ -163,9 +163,9 @@ class RequestReader:
         request = RequestHead(method, target, minor == b"1", fields, said)
         if target[0] != SLASH:
             _reduce_target(request)
-        if b"#" in target:
+        if target.find(b"#") >= 0:  # `in` would first try to read the bytes as a number
             raise BadRequest("a fragment in the request target")
-        if self._places.queries and b"?" in target:
+        if self._places.queries and target.find(b"?") >= 0:
             request.target, secrets = self._places.take_from_query(request.target)
             request.credential = self._credentials.read_more(fields.credential, secrets)
         return request

@@ -1,6 +1,7 @@
 """From a request's target to a route. The path is cleaned once; what was matched is what is forwarded (R341)."""
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ _NESTED: Final = re.compile(rb"%(?:25)+")
 _DOTS: Final = re.compile(rb"\.\.?[\0-\x20]*(?:[;?#].*)?", re.DOTALL)
 _BEHIND_NAME: Final = re.compile(rb"[\0-\x20]*(?:;[^/]*)?(?=/|$)")
 _GAPS: Final = re.compile(rb"/{2,}")
+_PLAIN: Final = (string.ascii_letters + string.digits + "/-_~").encode()
+_DOUBTFUL: Final = re.compile(rb"[%;\\]|//|/\.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +70,8 @@ class Router:
     def match(self, method: bytes, target: bytes, host: bytes) -> Match | None:
         """The match for a target in origin form. Raises BadRequest for a path that could be read in two ways. Hot."""
         path, question, query = target.partition(b"?")
-        # What two readers may read in two ways; only then is the path taken apart. (Quicker than one regex for all.)
-        if b"%" in path or b"//" in path or b"/." in path or b";" in path or b"\\" in path:
+        # Only a path that two readers may read in two ways is taken apart. (The first look is the quick one.)
+        if (path.translate(None, _PLAIN) or path.find(b"//") >= 0) and _DOUBTFUL.search(path) is not None:
             path = clean_path(path)
             target = path + question + query
             if b"%" in path:
