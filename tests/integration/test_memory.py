@@ -6,6 +6,7 @@ import sys
 
 import psutil
 
+from gateway.auth.admission import NEGATIVE_ENTRIES
 from tests.conftest import StartGateway
 from tests.fixtures.waiting import until
 
@@ -50,13 +51,26 @@ async def served(port: int) -> asyncio.StreamWriter:
 async def test_cached_keys_are_cheap() -> None:
     """A hundred thousand keys, all warm, two to a user, cost a node less than 150 MB: 1,500 bytes each. R060."""
     # Half of them will do: the tables double as they grow, so that each key then costs the same.
-    filled = await asyncio.to_thread(
+    warm, grown = await filled(KEYS, keys_of_a_user=2)
+    assert warm == KEYS
+    assert 500 < grown / KEYS < 1_500
+
+
+async def test_ever_new_unknown_keys_take_no_more_than_their_share() -> None:
+    """A flood of keys that nobody has, each another one: ten thousand are remembered, and not a byte for more. R060."""
+    warm, grown = await filled(4 * NEGATIVE_ENTRIES, keys_of_a_user=0)
+    assert warm == NEGATIVE_ENTRIES
+    assert grown < 4 * MB, f"{grown / MB:.1f} MB"  # at the cost of a remembered one it would be some 20
+
+
+async def filled(count: int, *, keys_of_a_user: int) -> tuple[int, int]:
+    """How many of so many keys admission remembers, and the bytes by which a process has grown with them."""
+    process = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "tests.fixtures.cached_keys", str(KEYS), "2"],
+        [sys.executable, "-m", "tests.fixtures.cached_keys", str(count), str(keys_of_a_user)],
         capture_output=True,
         text=True,
         check=True,
     )
-    warm, grown = (int(number) for number in filled.stdout.split())
-    assert warm == KEYS
-    assert 500 < grown / KEYS < 1_500
+    warm, grown = (int(number) for number in process.stdout.split())
+    return warm, grown

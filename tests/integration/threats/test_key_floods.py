@@ -1,19 +1,23 @@
-"""Well-formed keys that nobody has, in masses: scaled down to what takes seconds.
+"""Keys that nobody has, in masses, and what is no key at all: scaled down to what takes seconds.
 
 In life it would be tens of thousands a second for as long as somebody pays for it; what is bounded here is bounded
 there, since nothing below depends on how long the flood lasts but the count of refused requests.
 """
 
 import asyncio
+import time
+from collections.abc import Callable
 
 import pytest
 
 from gateway.app import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from gateway.auth.admission import LONGEST_QUEUE
-from tests.fixtures.stand import Stand, unknown_secret
+from gateway.auth.secrets import LONGEST_RANDOM_CHARACTERS, RANDOM_CHARACTERS, SecretFormat, checksum, random_base62
+from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.stand import ENVIRONMENT, FORMAT, Key, Stand, unknown_secret
 from tests.fixtures.waiting import until
 from tests.integration.threats.raw import ask_all, ask_in_a_row, connection, get, reply
-from tests.integration.threats.watching import resident_bytes, watched
+from tests.integration.threats.watching import connections_to, resident_bytes, watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,6 +26,59 @@ FLOOD_KEYS = 2_500
 FLOOD_CONNECTIONS = 100
 FLOOD_BYTES = 40_000_000
 TTL_SECONDS = 0.5
+AT_ONCE = 50
+MALFORMED_EACH = 100
+HANGING_SECONDS = 4.0  # of a Postgres that stands still: lookups are given up, and others take their place
+HANGING_CALLERS = 60
+SLOWEST_SECONDS = 0.5  # of a key that needs nobody; some 50 ms are a machine's own on a bad day
+
+
+def of_length(count: int) -> str:
+    """A secret of so many random characters, with the right checksum."""
+    body = f"{FORMAT.prefix}_{ENVIRONMENT}_{random_base62(count)}"
+    return body + checksum(body)
+
+
+def mistyped() -> str:
+    """A secret with another last character."""
+    secret = unknown_secret()
+    return secret[:-1] + ("0" if secret[-1] != "0" else "1")
+
+
+# Ways not to be a key. Where it makes sense the checksum is right, so that it is the way itself that is refused.
+MALFORMED: dict[str, Callable[[], str]] = {
+    "wrong checksum": mistyped,
+    "one character too few": lambda: of_length(RANDOM_CHARACTERS - 1),
+    "one character too many": lambda: of_length(LONGEST_RANDOM_CHARACTERS + 1),
+    "far too long": lambda: of_length(6_000),
+    "another prefix": SecretFormat("sk", ENVIRONMENT).generate,
+    "another environment": SecretFormat("ost", "prod").generate,
+    "not ASCII": lambda: unknown_secret()[:-7] + "é" + unknown_secret()[-6:],
+    "digits that are not ASCII": lambda: unknown_secret()[:-1] + "\u0663",
+    "a space inside": lambda: unknown_secret()[:20] + " " + unknown_secret()[20:],
+    "two keys in one": lambda: f"{unknown_secret()},{unknown_secret()}",
+    "the shape of a token": lambda: f"{random_base62(20)}.{random_base62(60)}.{random_base62(86)}",
+    "nothing but a prefix": lambda: f"{FORMAT.prefix}_{ENVIRONMENT}_",
+}
+
+
+@pytest.mark.threat("flood of unknown keys")
+async def test_what_is_no_key_costs_nobody_else_anything(stand: Stand) -> None:
+    """Masses of it, wrong in every way: all 401; no store is asked, no upstream called, no memory kept. R006 R011."""
+    node = await stand.start_node()
+    secrets = [make() for _ in range(MALFORMED_EACH) for make in MALFORMED.values()]
+    await ask_in_a_row(node.proxy_port, [get(secret) for secret in secrets[: len(MALFORMED)]])
+    before, mark, calls = resident_bytes(node.pid), stand.mark(), await stand.redis_calls()
+    statuses = await ask_all(node.proxy_port, [get(secret) for secret in secrets], connections=20)
+    assert statuses == [401] * len(secrets)
+    asked = stand.statements(mark)
+    assert "api_keys" not in asked
+    assert "retired_secrets" not in asked
+    assert await stand.redis_calls() == calls
+    assert stand.upstream.requests == []
+    assert resident_bytes(node.pid) - before < FLOOD_BYTES
+    for kind, tier in (("key", "postgres"), ("key", "redis")):
+        assert await stand.sample(node, "ostiary_auth_total", kind=kind, tier=tier) == 0
 
 
 @pytest.mark.threat("flood of unknown keys")
@@ -33,6 +90,46 @@ async def test_one_unknown_key_ten_thousand_times_is_one_lookup(stand: Stand) ->
     assert statuses == [401] * ONE_KEY_REQUESTS
     assert stand.lookups(mark) == (1, 1)
     assert stand.upstream.requests == []
+
+
+@pytest.mark.threat("flood of unknown keys")
+async def test_one_unknown_key_everywhere_at_once_is_one_lookup_of_a_node(stand: Stand) -> None:
+    """Fifty connections to each of two nodes, in one moment: a node asks once, and then nobody does. R046 R048.
+
+    A node that comes to it later finds the answer in Redis, for as long as it holds.
+    """
+    nodes = [await stand.start_node({"cache": {"negative_ttl_seconds": 60}}) for _ in range(3)]
+    key, mark = Key("", unknown_secret()), stand.mark()
+    lines = [connection(node.proxy_port) for node in nodes[:2] for _ in range(AT_ONCE)]
+    opened = await asyncio.gather(*(line.__aenter__() for line in lines))
+    async with stand.connection() as lock:
+        transaction = lock.transaction()
+        await transaction.start()
+        await lock.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+        for _, writer in opened:
+            writer.write(get(key.secret))
+        waiting = [asyncio.ensure_future(reply(reader)) for reader, _ in opened]
+        for node in nodes[:2]:
+            await until_waiting(stand, node, AT_ONCE)
+        await transaction.rollback()
+    assert {(await answer)[0] for answer in waiting} == {401}
+    assert stand.lookups(mark) == (2, 2)
+    async with stand.redis_client() as client:
+        await until(lambda: client.exists(key.entry_name), what="the answer in Redis")
+    for node in nodes:
+        assert set(await ask_all(node.proxy_port, [get(key.secret)] * AT_ONCE, connections=AT_ONCE)) == {401}
+    assert stand.lookups(mark) == (2, 2)
+    for line in lines:
+        await line.__aexit__(None, None, None)
+
+
+async def until_waiting(stand: Stand, node: GatewayProcess, count: int) -> None:
+    """Wait until so many requests are under way on the node."""
+
+    async def is_so() -> bool:
+        return await stand.sample(node, "ostiary_connections", side="client", state="busy") == count
+
+    await until(is_so, what=f"{count} requests under way")
 
 
 @pytest.mark.threat("flood of unknown keys")
@@ -101,3 +198,47 @@ async def test_a_queue_full_of_unknown_keys_locks_nobody_out(stand: Stand) -> No
 async def _is_served(stand: Stand, requests: list[bytes]) -> bool:
     unknown = await ask_in_a_row(stand.nodes[0].proxy_port, [get(unknown_secret())])
     return {*await ask_in_a_row(stand.nodes[0].proxy_port, requests), *unknown} == {200, 401}
+
+
+@pytest.mark.threat("flood of unknown keys")
+async def test_a_flood_that_hangs_in_postgres_holds_up_no_warm_key(stand: Stand) -> None:
+    """Postgres is frozen, ever new keys of strangers wait for it: who is known does not wait with them. R051 R059 R070.
+
+    The strangers hear 503, never 401; the node opens no more connections than it may; all is well after the thaw.
+    """
+    node = await stand.start_node()
+    known, cold = await stand.new_keys(20), await stand.new_keys(1)
+    requests = [get(key.secret) for key in known]
+    assert set(await ask_in_a_row(node.proxy_port, requests)) == {200}
+    told: dict[int, int] = {}
+    is_over = asyncio.Event()
+
+    async def flood() -> None:
+        async with connection(node.proxy_port) as (reader, writer):
+            while not is_over.is_set():
+                writer.write(get(unknown_secret()))
+                status, _ = await reply(reader)
+                told[status] = told.get(status, 0) + 1
+
+    stand.postgres.pause()
+    began = time.monotonic()
+    callers = [asyncio.create_task(flood()) for _ in range(HANGING_CALLERS)]
+    await until_waiting(stand, node, HANGING_CALLERS)
+    served, slowest, most_connections = 0, 0.0, 0
+    async with connection(node.proxy_port) as (reader, writer):
+        while time.monotonic() < began + HANGING_SECONDS:
+            for request in requests:
+                asked_at = time.monotonic()
+                writer.write(request)
+                assert (await reply(reader))[0] == 200
+                served, slowest = served + 1, max(slowest, time.monotonic() - asked_at)
+            most_connections = max(most_connections, connections_to(node.pid, stand.postgres.dsn))
+    is_over.set()
+    stand.postgres.resume()
+    await asyncio.gather(*callers)
+    assert served > 5 * len(known)
+    assert slowest < SLOWEST_SECONDS
+    assert told[503] >= HANGING_CALLERS
+    assert told.keys() <= {503, 401}, "only after the thaw is anybody told that there is no such key"
+    assert 0 < most_connections <= LOOKUP_CONNECTIONS + FEED_CONNECTIONS
+    await until(lambda: _is_served(stand, [get(cold[0].secret)]), what="lookups to be done again")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -45,6 +46,13 @@ async def watched(stand: Stand) -> AsyncIterator[Load]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def connections_to(pid: int, dsn: str) -> int:
+    """How many connections a process holds to the server of the DSN, those included that are being made."""
+    port = urlsplit(dsn).port
+    ends = psutil.Process(pid).net_connections("tcp")
+    return sum(bool(end.raddr) and end.raddr.port == port for end in ends)
 
 
 def resident_bytes(pid: int) -> int:
