@@ -3,7 +3,7 @@
 `python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, then
 revocations; `http`, `transfers` or `revocation` behind it measures one of them, and `http --workload get varied` these
 workloads alone. `memory` measures what keys and connections take, `listing` what a page of a million keys costs,
-`behaviours` what each proxy does with doubtful HTTP.
+`keys` what only a gateway for keys meets, `behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from types import FrameType
 from bench import listing, measure, memory, request_report, revocation, transfers, workloads
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
+from bench.keys import command as keys
 from bench.peers import CONFIGURATIONS, AiohttpProxy, Direct, Envoy, ExpressGateway, HAProxy, Nginx, Peer, Tunnel
 from bench.processes import BenchError, Cores, take_cores
 
@@ -99,10 +100,16 @@ def _listing(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _keys(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(keys.run(cores))
+    return 0
+
+
 _COMMANDS = {
     "http": _http,
     "transfers": _transfers,
     "revocation": _revocation,
+    "keys": _keys,
     "listing": _listing,
     "memory": _memory,
     "behaviours": _behaviours,

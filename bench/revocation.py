@@ -1,4 +1,4 @@
-"""How quickly a revocation is true everywhere, what cold lookups cost, and what it costs to listen.
+"""How quickly a revocation is true everywhere, and what it costs to listen.
 
 A revocation is measured from the outside: one connection to each node repeats a request with the key, without a pause,
 from before the call until that node has refused it.
@@ -19,7 +19,6 @@ import asyncpg
 
 from bench import report
 from bench.gateway_peer import Node, admin_token, seed, start_node, start_stores
-from bench.generator import OwnGenerator
 from bench.measure import start_upstream
 from bench.processes import BenchError, Cores, Workshop, family
 from bench.workload import Request
@@ -33,11 +32,9 @@ from gateway.telemetry.metrics import Metrics
 
 FLEETS = (1, 4, 16)
 REVOCATIONS = {True: 100, False: 30}  # with a Redis, and without, where each waits for polls
-COLD_KEYS = 10_000
 LISTENERS = 100
 LISTENING_SECONDS = 10.0
 CHANGES_PER_SECOND = 100
-_LOAD_CONNECTIONS = 32
 _BOUND_SECONDS = 2.0
 
 
@@ -60,22 +57,6 @@ class Revocations:
             *_milliseconds(self.refusals),
             str(self.late),
         ]
-
-
-@dataclass(frozen=True)
-class Lookups:
-    """Requests for keys that the node did not hold."""
-
-    source: str
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-
-    def cells(self) -> list[str]:
-        """Return a row of the table."""
-        latencies = [f"{self.p50_ms:.1f}", f"{self.p99_ms:.1f}"]
-        return [self.source, f"{self.per_second:,.0f}", *latencies, f"{self.cpu_us:.0f}"]
 
 
 @dataclass(frozen=True)
@@ -187,29 +168,6 @@ def revocations(nodes_count: int, cores: Cores, *, has_redis: bool) -> Revocatio
     )
 
 
-# -- cold lookups
-
-
-def cold_lookups(cores: Cores) -> list[Lookups]:
-    """Ask two nodes for many keys, each once: the first finds them in Postgres, the second in Redis."""
-    with Workshop() as workshop:
-        upstream_port = start_upstream(workshop, cores.load)
-        addresses = start_stores(workshop)
-        assert addresses.postgres_dsn is not None
-        secrets = seed(addresses.postgres_dsn, COLD_KEYS)
-        load = OwnGenerator(cores.load)
-        found = []
-        for source in ("Postgres", "Redis"):
-            node = start_node(workshop, addresses, upstream_port, cores.proxy)
-            heads = [Request(secret, node.port).head() for secret in secrets]
-            before = node.process.cpu_seconds()
-            figures = load.run_once_each(node.port, heads, connections=_LOAD_CONNECTIONS)
-            cpu_us = (node.process.cpu_seconds() - before) / figures.requests * 1e6
-            rate = figures.requests / figures.seconds
-            found.append(Lookups(source, rate, figures.p50_us / 1000, figures.p99_us / 1000, cpu_us))
-    return found
-
-
 # -- listening
 
 
@@ -238,7 +196,7 @@ async def _listeners(dsn: str) -> AsyncIterator[None]:
         yield
 
 
-async def _change(dsn: str, per_second: int, seconds: float) -> None:
+async def change(dsn: str, per_second: int, seconds: float) -> None:
     """Change a key so many times a second, in steps of a tenth of one."""
     ends_at = time.monotonic() + seconds
     connection = await asyncpg.connect(dsn)
@@ -267,7 +225,7 @@ def listening(cores: Cores) -> list[Listening]:
                 found = []
                 for per_second in (0, CHANGES_PER_SECOND):
                     before = _postgres_cpu(addresses)
-                    await _change(dsn, per_second, LISTENING_SECONDS)
+                    await change(dsn, per_second, LISTENING_SECONDS)
                     used = _postgres_cpu(addresses) - before
                     found.append(Listening(per_second, used / LISTENING_SECONDS))
                 return found
@@ -291,7 +249,7 @@ def _postgres_cpu(addresses: Addresses) -> float:
 def run(cores: Cores) -> str:
     """Measure everything, write `results/revocation.*`, and return the tables."""
     fleets = [revocations(count, cores, has_redis=has_redis) for has_redis in (True, False) for count in FLEETS]
-    lookups, listened = cold_lookups(cores), listening(cores)
+    listened = listening(cores)
     text = "\n\n".join(
         (
             report.markdown(
@@ -299,13 +257,6 @@ def run(cores: Cores) -> str:
                     ["nodes", "Redis", *_three("answer"), *_three("last refusal"), "admitted after the answer"],
                     ["---:", "---", *["---:"] * 7],
                     *(fleet.cells() for fleet in fleets),
-                ]
-            ),
-            report.markdown(
-                [
-                    ["cold keys from", "per second", "p50 ms", "p99 ms", "CPU µs each"],
-                    ["---", *["---:"] * 4],
-                    *(found.cells() for found in lookups),
                 ]
             ),
             report.markdown(
@@ -320,7 +271,6 @@ def run(cores: Cores) -> str:
     )
     document: dict[str, object] = {
         "revocations": [asdict(fleet) for fleet in fleets],
-        "lookups": [asdict(found) for found in lookups],
         "listening": [asdict(found) for found in listened],
     }
     report.write("revocation", text, document)

@@ -7,11 +7,12 @@ there, since nothing below depends on how long the flood lasts but the count of 
 import asyncio
 import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 
 from gateway.app import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
-from gateway.auth.admission import LONGEST_QUEUE
+from gateway.auth.admission import LONGEST_QUEUE, PATIENCE_SECONDS
 from gateway.auth.secrets import LONGEST_RANDOM_CHARACTERS, RANDOM_CHARACTERS, SecretFormat, checksum, random_base62
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import ENVIRONMENT, FORMAT, Key, Stand, unknown_secret
@@ -224,20 +225,22 @@ async def test_a_flood_that_hangs_in_postgres_holds_up_no_warm_key(stand: Stand)
     began = time.monotonic()
     callers = [asyncio.create_task(flood()) for _ in range(HANGING_CALLERS)]
     await until_waiting(stand, node, HANGING_CALLERS)
-    served, slowest, most_connections = 0, 0.0, 0
+    seconds: list[float] = []
+    most_connections = 0
     async with connection(node.proxy_port) as (reader, writer):
         while time.monotonic() < began + HANGING_SECONDS:
             for request in requests:
                 asked_at = time.monotonic()
                 writer.write(request)
                 assert (await reply(reader))[0] == 200
-                served, slowest = served + 1, max(slowest, time.monotonic() - asked_at)
+                seconds.append(time.monotonic() - asked_at)
             most_connections = max(most_connections, connections_to(node.pid, stand.postgres.dsn))
     is_over.set()
     stand.postgres.resume()
     await asyncio.gather(*callers)
-    assert served > 5 * len(known)
-    assert slowest < SLOWEST_SECONDS
+    assert len(seconds) > 5 * len(known)
+    assert median(seconds) < PATIENCE_SECONDS / 2, "they wait for lookups that they do not need"
+    assert max(seconds) < SLOWEST_SECONDS
     assert told[503] >= HANGING_CALLERS
     assert told.keys() <= {503, 401}, "only after the thaw is anybody told that there is no such key"
     assert 0 < most_connections <= LOOKUP_CONNECTIONS + FEED_CONNECTIONS
