@@ -81,6 +81,35 @@ async def test_unknown_secret(pg: Postgres) -> None:
     assert finding.revision == 7
 
 
+MANY = """
+    INSERT INTO users (id, tenant_id) SELECT 'user-' || n, 't1' FROM generate_series(1, 2000) AS n;
+    INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, environment, secret_id, digest)
+    SELECT 'key-' || n, 't1', 'user-' || n, 'key ' || n, 'ost_', 'test', 'secret-' || n, sha256(n::text::bytea)
+    FROM generate_series(1, 2000) AS n;
+    ANALYZE"""
+
+
+@pytest.mark.parametrize("forms", [1, 3], ids=["no pepper", "two peppers"])
+async def test_a_lookup_is_not_planned_anew(postgres_dsn: str, forms: int) -> None:
+    """Postgres plans the first lookups of a connection, and then uses what it has: planning is most of its work."""
+    await plant(postgres_dsn)
+    one = Postgres(postgres_dsn, pool_size=1, metrics=Metrics())
+    await one.open()
+    await execute(one, MANY)
+    for number in range(20):
+        await KeyLookup(one).find(tuple(bytes([number, form]) * 16 for form in range(forms)))
+
+    async def plans(connection: Connection) -> list[tuple[int, int]]:
+        rows = await connection.fetch(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%FROM revision AS r%'"
+            " AND NOT statement LIKE '%pg_prepared_statements%'"
+        )
+        return [tuple(row) for row in rows]
+
+    assert await one.run(plans, seconds=5) == [(15, 5), (15, 5)]
+    await one.close()
+
+
 async def test_order_of_questions(pg: Postgres) -> None:
     """The retired secrets are asked only when no current one was found. R041."""
     await execute(pg, "DROP TABLE retired_secrets")

@@ -25,6 +25,9 @@ ABANDONED_LIMIT = 100
 CLOSE_SECONDS = 1.0
 # How long a read may go on using a server that takes no writes, before it looks again for one that does.
 READ_ONLY_SECONDS = 1.0
+# How long a statement stays prepared, and with it the plan that Postgres has made for any parameters. It does not look
+# at the size of a table again until that one is analyzed, and one that was tiny may have been filled meanwhile.
+PREPARED_SECONDS = 10
 
 T = TypeVar("T")
 
@@ -180,18 +183,23 @@ class Postgres:
         wanted = SessionAttribute.any if self._is_replica else SessionAttribute.read_write
         try:
             try:
-                connection = await asyncpg.connect(self._dsn, target_session_attrs=wanted)
+                connection = await self._connect_to(wanted)
             except asyncpg.TargetServerAttributeNotMatched:
                 # Every host was asked, and none takes writes. Reading goes on, but never from a standby: what lags
                 # behind must not pass for the present.
                 if not is_read:
                     raise
-                connection = await asyncpg.connect(self._dsn, target_session_attrs=SessionAttribute.primary)
+                connection = await self._connect_to(SessionAttribute.primary)
         except ValueError:
             # The text may quote the DSN with its password.
             raise StoreUnavailable("Postgres: the DSN is malformed") from None
         self._opened_at[connection] = asyncio.get_running_loop().time()
         return connection
+
+    async def _connect_to(self, wanted: SessionAttribute) -> Connection:
+        return await asyncpg.connect(
+            self._dsn, target_session_attrs=wanted, max_cached_statement_lifetime=PREPARED_SECONDS
+        )
 
     def _take_idle(self, *, is_read: bool) -> Connection | None:
         oldest = asyncio.get_running_loop().time() - READ_ONLY_SECONDS

@@ -1,6 +1,7 @@
 """From a digest to the facts behind it, in one snapshot: the only query between a request and the truth."""
 
 import contextlib
+import functools
 import json
 import math
 from typing import Any
@@ -49,18 +50,30 @@ _RETIRED_SECRET = {
     "secret": "s.digest, s.id AS secret_id, extract(epoch FROM s.expires_at)::float8 AS secret_expires_at",
     "source": "retired_secrets AS s JOIN api_keys AS k ON k.id = s.key_id",
 }
-_BY_DIGEST = "{digest} = ANY($1::bytea[]) ORDER BY array_position($1::bytea[], {digest})"
 # A withdrawn signing key admits nobody, as of the very snapshot that shows the key.
 _BY_IDS = """
     k.id = $1 AND {secret_id} = $2 AND EXISTS (
         SELECT FROM signing_keys AS g WHERE g.id = $3 AND g.environment = k.environment AND g.state <> 'retired'
     )"""
 
-_CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_DIGEST.format(digest="k.digest"))
-_RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_DIGEST.format(digest="s.digest"))
 _OF_KEY = _STATEMENT.format(**_CURRENT_SECRET, which="k.id = $1")
 _BOUND_CURRENT = _STATEMENT.format(**_CURRENT_SECRET, which=_BY_IDS.format(secret_id="k.secret_id"))  # noqa: S106
 _BOUND_RETIRED = _STATEMENT.format(**_RETIRED_SECRET, which=_BY_IDS.format(secret_id="s.id"))  # noqa: S106
+
+
+@functools.cache
+def _by_digests(count: int) -> tuple[str, str]:
+    """The statements for so many stored forms of one secret: of the current secrets, and of the retired ones.
+
+    Each form is a parameter of its own. Postgres does not know how long an array will be, takes a plan for any for too
+    dear, and plans every lookup anew, which costs it many times the lookup itself.
+    """
+    forms = f"ARRAY[{', '.join(f'${number}' for number in range(1, count + 1))}]::bytea[]"
+    which = f"{{0}} = ANY({forms}) ORDER BY array_position({forms}, {{0}})"
+    return (
+        _STATEMENT.format(**_CURRENT_SECRET, which=which.format("k.digest")),
+        _STATEMENT.format(**_RETIRED_SECRET, which=which.format("s.digest")),
+    )
 
 
 _RENEW = {
@@ -86,14 +99,15 @@ class KeyLookup:
         Current secrets first; the retired ones are asked only when there was none (R041).
         Raises StoreUnavailable, also for a row that is not of the expected shape (R047).
         """
+        of_current, of_retired = _by_digests(len(digests))
 
         async def work(connection: Connection) -> Finding:
-            current = await connection.fetchrow(_CURRENT, digests)
+            current = await connection.fetchrow(of_current, *digests)
             finding = _finding(current, SecretState.CURRENT, digests)
             if finding.record is not None:
                 await self._renew_form(connection, finding.record, digests[0])
                 return finding
-            retired = await connection.fetchrow(_RETIRED, digests)
+            retired = await connection.fetchrow(of_retired, *digests)
             second = _finding(retired, SecretState.RETIRED, digests)
             if second.record is not None:
                 await self._renew_form(connection, second.record, digests[0])

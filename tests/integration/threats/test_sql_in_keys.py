@@ -24,7 +24,7 @@ INJECTIONS = [
     f"/* {TRACE} */",
 ]
 LOOKUP = re.compile(r"FROM (?:api_keys AS k|retired_secrets AS s)\b.*?DETAIL:  ([^\n]*)", re.DOTALL)
-DIGESTS = re.compile(r"""Parameters: \$1 = '\{"\\\\x[0-9a-f]{64}"(?:,"\\\\x[0-9a-f]{64}")*\}'""")
+DIGESTS = re.compile(r"""Parameters: \$1 = '\\x[0-9a-f]{64}'(?:, \$[0-9]+ = '\\x[0-9a-f]{64}')*""")
 
 
 def in_shape(injection: str) -> str:
