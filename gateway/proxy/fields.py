@@ -13,7 +13,7 @@ ALLOWED_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  #
 class Fields:
     """A header section, read. Shared by all requests of a connection that repeat it, so nobody changes it.
 
-    `content_length` and `request_id` are those of the section that was read; a request has its own.
+    `credential`, `content_length` and `request_id` are those of the section that was read; a request has its own.
 
     `host` is empty where an HTTP/1.0 client sent none. `credential` is what the credential reader made of the values in
     the configured places.

@@ -1,13 +1,15 @@
 """A header section that has been read, and in which of its lines the next ones differ. Pure.
 
-Clients of an API mostly repeat their header section, but for a trace id, a date, a length. Values that mean nothing to
-the gateway, or nothing beyond themselves, may change without the section being read again; all else is compared to the
-letter.
+Clients of an API mostly repeat their header section, but for a trace id, a date, a length; and a proxy in front sends
+those of many clients on one connection, each with its key. Values that mean nothing to the gateway, or nothing beyond
+themselves, may change without the section being read again; all else is compared to the letter.
 """
 
 import re
 from typing import Final
 
+from gateway.auth.credentials import Credential, CredentialReader
+from gateway.auth.refusal import Refusal
 from gateway.proxy.fields import ALLOWED_BYTES, Fields
 from gateway.proxy.framing import BadFraming, content_length
 from gateway.proxy.headers import Action, HeaderTable
@@ -17,16 +19,23 @@ MOST_CHANGING: Final = 8  # lines; a client that changes more of them has its se
 REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
 KEEP: Final = Action.KEEP
 KEPT: Final = frozenset({KEEP, Action.NOTED})
-MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID})
+MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID, Action.CREDENTIAL})
 
 
 class Said:
     """What a section says that may be another thing in the next one like it. `kept` are the lines to send on."""
 
-    __slots__ = ("content_length", "kept", "request_id")
+    __slots__ = ("content_length", "credential", "kept", "request_id")
 
-    def __init__(self, kept: bytes, content_length: int | None, request_id: bytes | None) -> None:
+    def __init__(
+        self,
+        kept: bytes,
+        credential: Credential | Refusal | None,
+        content_length: int | None,
+        request_id: bytes | None,
+    ) -> None:
         self.kept = kept
+        self.credential = credential
         self.content_length = content_length
         self.request_id = request_id
 
@@ -39,6 +48,7 @@ class Remembered:
 
     __slots__ = (
         "_changing",
+        "_credentials",
         "_holes",
         "_kept_end",
         "_lines",
@@ -50,13 +60,20 @@ class Remembered:
     )
 
     def __init__(
-        self, section: bytes, lines: list[bytes], kept: list[bytes], fields: Fields, table: HeaderTable
+        self,
+        section: bytes,
+        lines: list[bytes],
+        kept: list[bytes],
+        fields: Fields,
+        table: HeaderTable,
+        credentials: CredentialReader,
     ) -> None:
         self.fields = fields
         self._section = section
-        self.said = Said(CRLF.join((*kept, b"")), fields.content_length, fields.request_id)
+        self.said = Said(CRLF.join((*kept, b"")), fields.credential, fields.content_length, fields.request_id)
         self._lines = lines
         self._table = table
+        self._credentials = credentials
         self._changing: frozenset[int] = frozenset()
         self._holes: list[tuple[bytes, bytes, Action]] = []  # what is before a value, what of it is kept, and its kind
         self._section_end = self._kept_end = b""
@@ -74,7 +91,7 @@ class Remembered:
     def _filled(self, section: bytes) -> Said | None:
         """What `section` says with the values that it has in the holes; None where it differs elsewhere."""
         parts: list[bytes] = []
-        length, request_id = self.said.content_length, self.said.request_id
+        credential, length, request_id = self.said.credential, self.said.content_length, self.said.request_id
         position = 0
         for piece, kept_piece, action in self._holes:
             if not section.startswith(piece, position):
@@ -90,6 +107,9 @@ class Remembered:
                 parts.append(value)
             elif action is Action.REQUEST_ID:
                 request_id = request_id_in(value)
+            elif action is Action.CREDENTIAL:
+                name = piece[piece.rfind(b"\n") + 1 : -1]
+                credential = self._credentials.read([(name, value.strip(b" \t"))])
             else:
                 try:
                     length = content_length([value.strip(b" \t")])
@@ -98,7 +118,7 @@ class Remembered:
         if section[position:] != self._section_end:
             return None
         parts.append(self._kept_end)
-        return Said(b"".join(parts), length, request_id)
+        return Said(b"".join(parts), credential, length, request_id)
 
     def _learns_from(self, section: bytes) -> bool:
         """Make holes of the values that differ; False where something else does, or one that may not."""

@@ -78,7 +78,7 @@ class RequestHead:
         self.content_length = said.content_length
         self.request_id = said.request_id
         self.host = fields.host
-        self.credential = fields.credential
+        self.credential = said.credential
         self.keeps_alive = fields.keeps_alive
         self.route: Any = UNMATCHED  # the type is the router's, which is not known here
         self.body: Body = NO_BODY
@@ -167,7 +167,7 @@ class RequestReader:
             raise BadRequest("a fragment in the request target")
         if self._places.queries and target.find(b"?") >= 0:
             request.target, secrets = self._places.take_from_query(request.target)
-            request.credential = self._credentials.read_more(fields.credential, secrets)
+            request.credential = self._credentials.read_more(request.credential, secrets)
         return request
 
     def _read_section(self, head: bytes, section: bytes, minor: bytes) -> Remembered:
@@ -181,7 +181,7 @@ class RequestReader:
         self._check_with_llhttp(head)
         kept: list[bytes] = []
         fields = self._sort_lines(lines, minor == b"1", kept)
-        return Remembered(section, lines, kept, fields, self._table)
+        return Remembered(section, lines, kept, fields, self._table, self._credentials)
 
     def _check_with_llhttp(self, head: bytes) -> None:
         """Raise BadRequest unless llhttp takes the head too."""

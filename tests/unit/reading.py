@@ -9,6 +9,7 @@ from gateway.proxy.response_head import ResponseFields, ResponseReader
 
 SECRETS = SecretFormat("ost", "test")
 SECRET = SECRETS.generate().encode()
+OTHER_SECRET = SECRETS.generate().encode()
 RESERVED = (
     b"X-User-Id",
     b"X-Tenant-Id",

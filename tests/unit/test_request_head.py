@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.auth.credentials import Credential
+from gateway.auth.credentials import AMBIGUOUS, INVALID, Credential
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import sha256_digest
 from gateway.errors import GatewayError
@@ -15,7 +15,7 @@ from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge,
 from gateway.proxy.framing import NO_BODY, ChunkedBody, LengthBody
 from gateway.proxy.headers import Action
 from gateway.proxy.request_head import RequestHead, RequestReader
-from tests.unit.reading import COUNT_LIMIT, LINE_LIMIT, SECRET, head, read, request_reader, request_table
+from tests.unit.reading import COUNT_LIMIT, LINE_LIMIT, OTHER_SECRET, SECRET, head, read, request_reader, request_table
 
 GET = b"GET / HTTP/1.1"
 HOST = b"Host: a.test"
@@ -541,8 +541,9 @@ LINES = st.sampled_from(
 
 def meaning(request: RequestHead) -> object:
     """What the header section of a request says, however that was found out."""
-    common = dataclasses.replace(request.fields, content_length=None, request_id=None)
-    return common, request.kept, request.content_length, request.request_id, getattr(request.body, "remaining", None)
+    common = dataclasses.replace(request.fields, credential=None, content_length=None, request_id=None)
+    own = request.credential, request.content_length, request.request_id, getattr(request.body, "remaining", None)
+    return common, request.kept, own
 
 
 @given(
@@ -578,13 +579,16 @@ VALUES = st.sampled_from(
     [
         *(b" 1", b" 2", b"", b"2", b" 1\r\nX-User-Id: eve", b" \r", b" \n", b" \x01", b" X-B: 2", b" " + b"y" * 99),
         *(b" 0", b" 2 ", b"\t07", b" +1", b" 1, 1", b" 2\r\nContent-Length: 3", b" " + b"9" * 30, b" id with blanks"),
+        *(b" Bearer " + SECRET, b"bearer   " + OTHER_SECRET, b" Bearer nonsense", b" Basic abc", b" " + SECRET),
     ]
 )
 
 
 @given(
     st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=3, max_size=8),
-    st.permutations([b"X-A", b"X-B", b"Content-Length", b"X-Request-Id", b"Via"]).map(lambda names: names[:4]),
+    st.permutations([b"X-A", b"X-B", b"Content-Length", b"X-Request-Id", b"Via", b"Authorization", b"X-Api-Key"]).map(
+        lambda names: names[:4]
+    ),
 )
 def test_values_that_change_are_read_as_strictly_as_the_first(
     values: list[tuple[bytes, bytes, bytes]], names: list[bytes]
@@ -627,3 +631,17 @@ def test_a_changed_length_or_request_id_is_this_requests_own() -> None:
         assert request.body.remaining == int(length)
     with pytest.raises(BadRequest):
         reader.read(head(b"POST /a HTTP/1.1", HOST, b"Content-Length: -1", b"A: b", b"X-Request-Id: a"))
+
+
+def test_a_changed_key_is_this_requests_own() -> None:
+    """A proxy in front sends many clients' keys on one connection: each request is its own caller's. R022."""
+    reader = request_reader()
+    first = None
+    for key, expected in ((SECRET, SECRET), (OTHER_SECRET, OTHER_SECRET), (SECRET, SECRET), (b"nonsense", None)):
+        request = reader.read(head(GET, HOST, b"A: b", b"Authorization: Bearer " + key, b"C: d"))
+        first = first or request.fields
+        assert request.fields is first
+        assert request.kept == b"A: b\r\nC: d\r\n"
+        assert request.credential == (INVALID if expected is None else Credential(sha256_digest(expected)))
+    two = head(GET, HOST, b"A: b", b"Authorization: Bearer " + SECRET, b"X-Api-Key: " + OTHER_SECRET)
+    assert reader.read(two).credential == AMBIGUOUS
