@@ -1,9 +1,10 @@
 """The benchmarks' command line.
 
-`python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, then
-revocations; `http`, `transfers` or `revocation` behind it measures one of them, and `http --workload get varied` these
-workloads alone. `memory` measures what keys and connections take, `listing` what a page of a million keys costs,
-`keys` what only a gateway for keys meets, `behaviours` what each proxy does with doubtful HTTP.
+`python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, revocations,
+what only a gateway for keys meets, and what a second worker brings; `http`, `transfers`, `revocation`, `keys` or
+`workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `memory` measures
+what keys and connections take, `listing` what a page of a million keys costs, `behaviours` what each proxy does with
+doubtful HTTP.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import listing, measure, memory, request_report, revocation, transfers, workloads
+from bench import listing, measure, memory, request_report, revocation, transfers, workers, workloads
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
 from bench.keys import command as keys
@@ -95,6 +96,11 @@ def _revocation(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _workers(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(workers.run(cores))
+    return 0
+
+
 def _listing(arguments: argparse.Namespace, cores: Cores) -> int:
     print(listing.run(cores))
     return 0
@@ -110,12 +116,13 @@ _COMMANDS = {
     "transfers": _transfers,
     "revocation": _revocation,
     "keys": _keys,
+    "workers": _workers,
     "listing": _listing,
     "memory": _memory,
     "behaviours": _behaviours,
 }
 _OF_PEERS = ("http", "transfers")
-_BY_DEFAULT = (*_OF_PEERS, "revocation")
+_BY_DEFAULT = (*_OF_PEERS, "revocation", "keys", "workers")
 
 
 def main() -> int:

@@ -120,6 +120,7 @@ def start_node(
     folder: Path = CONFIGURATIONS,
     shape: Shape = PLAIN,
     tree: Path = ROOT,
+    workers: int = 1,
 ) -> Node:
     """Start one node from `tree`, which asks again about a key after `ttl_seconds`; return it once it listens."""
     port, admin_port, status_port = free_port(), free_port(), free_port()
@@ -135,7 +136,7 @@ def start_node(
     path = configuration("gateway.yaml", workshop, values, folder)
     process = workshop.start(
         "gateway",
-        [sys.executable, "-P", "-m", "gateway", "serve", "-c", str(path)],
+        [sys.executable, "-P", "-m", "gateway", "serve", "-c", str(path), "--workers", str(workers)],
         core=core,
         env={
             "PYTHONPATH": str(tree),
