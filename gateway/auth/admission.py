@@ -208,7 +208,7 @@ class Admission:
             return ANONYMOUS if access.mode == "optional" else self._refuse(MISSING, "local")
         if isinstance(credential, Refusal):
             return self._refuse(credential, "local")
-        entry = self._good.get(credential.digest) or self._bad.get(credential.digest)
+        entry = self._known(credential)
         if entry is None:
             if not isinstance(credential, Token):
                 return None
@@ -222,6 +222,18 @@ class Admission:
             return None
         self._warm_hits[0] += 1
         return self._judge(entry, access, now, "stream" if is_stream else "local")
+
+    def _known(self, credential: Credential) -> Entry | None:
+        """What is remembered of a key. A connection's requests mostly bring the very same credential. Hot."""
+        good = self._good
+        if credential.epoch is good.epoch:
+            entry: Entry = credential.entry
+            return entry
+        found = good.get(credential.digest)
+        if found is None:
+            return self._bad.get(credential.digest)
+        credential.entry, credential.epoch = found, good.epoch
+        return found
 
     def _judge(self, entry: Entry, access: Access, now: float, tier: str) -> Admitted | Refusal:
         """An entry's verdict for one route, at `now`. The entry may be used: the caller has applied the rule."""

@@ -6,7 +6,7 @@ credential is never ignored in favour of another one or of none (R007, R010).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import SecretFormat, sha256_digest
@@ -16,15 +16,20 @@ AMBIGUOUS: Final = Refusal(Reason.AMBIGUOUS_CREDENTIALS)
 INVALID: Final = Refusal(Reason.INVALID_API_KEY)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credential:
-    """A well-formed secret, as its SHA-256 (32 bytes). The secret itself goes no further than the reader."""
+    """A well-formed secret, as its SHA-256 (32 bytes). The secret itself goes no further than the reader.
+
+    `entry` and `epoch` are for admission: what it found under the digest, and as of when.
+    """
 
     kind: ClassVar[str] = "key"
     digest: bytes = field(repr=False)
+    entry: Any = field(default=None, init=False, repr=False, compare=False)
+    epoch: object = field(default=None, init=False, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token(Credential):
     """What has the shape of an access token: its SHA-256, and itself, since it has to be verified."""
 

@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.edge import Edge, IpAddress
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.framing import BadFraming
+from gateway.proxy.framing import NO_BODY, BadFraming
 from gateway.proxy.request_head import REQUEST_LINE, RequestReader
 from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
@@ -95,6 +95,8 @@ class ClientConnection(asyncio.Protocol):
         "_is_half_closed",
         "_is_reading",
         "_is_writing_paused",
+        "_last_data",
+        "_last_request",
         "_limits",
         "_reader",
         "_registry",
@@ -126,6 +128,8 @@ class ClientConnection(asyncio.Protocol):
         self._is_body_paused = False
         self._is_half_closed = False
         self._is_writing_paused = False
+        self._last_data: bytes | None = None
+        self._last_request: Any = None  # a RequestHead: of that data, where it has no body
         self._head_timer: asyncio.TimerHandle | None = None  # runs once the first byte of a head has come
         self._drained = 0
         self._unsent = inf  # bytes of the last reply that the client had not taken at the last sweep
@@ -218,16 +222,22 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> bytes:
         """Begin an exchange if the head is complete; returns what lies behind the head."""
-        if data.startswith(b"\r\n"):
-            data = data[2:]  # one empty line in front of a request is forgiven (RFC 9112 2.2)
-        end = data.find(HEAD_END)
-        if end < 0 or end > self._limits.head_limit_bytes:
-            return self._wait_for_head(data)
-        try:
-            request = self._reader.read(data[:end])
-        except GatewayError as error:
-            self._refuse(error)
-            return b""
+        if data == self._last_data:  # to the letter, and nothing behind it: the common case needs no reading
+            request, rest = self._last_request, b""
+        else:
+            if data.startswith(b"\r\n"):
+                data = data[2:]  # one empty line in front of a request is forgiven (RFC 9112 2.2)
+            end = data.find(HEAD_END)
+            if end < 0 or end > self._limits.head_limit_bytes:
+                return self._wait_for_head(data)
+            try:
+                request = self._reader.read(data[:end])
+            except GatewayError as error:
+                self._refuse(error)
+                return b""
+            rest = data[end + 4 :]
+            if request.body is NO_BODY and not rest:
+                self._last_data, self._last_request = data, request
         if self._registry.is_draining:
             request.keeps_alive = False
         self._state = EXCHANGE
@@ -237,7 +247,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_half_closed:
             exchange.client_half_closed()
         exchange.begin()
-        return data[end + 4 :]
+        return rest
 
     def _wait_for_head(self, data: bytes) -> bytes:
         limits = self._limits

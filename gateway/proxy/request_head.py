@@ -100,9 +100,7 @@ class RequestReader:
         "_credentials",
         "_header_count_limit",
         "_last",
-        "_last_head",
         "_last_minor",
-        "_last_request",
         "_line_limit",
         "_parser",
         "_places",
@@ -125,18 +123,10 @@ class RequestReader:
         self._header_count_limit = header_count_limit
         self._parser = _new_parser()
         self._last: Remembered | None = None
-        self._last_minor = self._last_head = b""
-        self._last_request: RequestHead | None = None  # of that head, where it has no body
+        self._last_minor = b""
 
     def read(self, head: bytes) -> RequestHead:
         """The head in `head` (up to, not with, its empty line). Raises BadRequest and its kin. Hot."""
-        if head == self._last_head and self._last_request is not None:
-            return self._last_request
-        request = self._read(head)
-        self._last_head, self._last_request = head, request if request.body is NO_BODY else None
-        return request
-
-    def _read(self, head: bytes) -> RequestHead:
         end = head.find(b"\r\n")
         line, section = (head, b"") if end < 0 else (head[:end], head[end:])
         if len(line) > self._line_limit:

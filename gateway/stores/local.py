@@ -25,10 +25,13 @@ class LocalCache(LRUCache[bytes, V]):
 
     `evict` costs as much as it forgets, not as much as there is: a plan edited under 100,000 keys must not stop the
     loop for the keys that it does not touch. Reads never extend a value's life (R043); its deadline is in the value.
+
+    `epoch` is another object after every change: while it is the same one, what was found is still held.
     """
 
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
+        self.epoch = object()
         # Most subjects stand behind few digests, and the smallest set costs 216 bytes, the next one 728: one digest is
         # held bare, a few as a tuple.
         self._by_subject: dict[str, bytes | tuple[bytes, ...] | set[bytes]] = {}
@@ -53,6 +56,7 @@ class LocalCache(LRUCache[bytes, V]):
         """Remember `value`, in place of what stood under `digest`."""
         self.pop(digest, None)
         self[digest] = value
+        self.epoch = object()
         for subject in value.subjects:
             held = self._by_subject.get(subject)
             if held is None:
@@ -74,11 +78,13 @@ class LocalCache(LRUCache[bytes, V]):
     def clear(self) -> None:
         """Forget everything."""
         super().clear()
+        self.epoch = object()
         self._by_subject.clear()
 
     def __delitem__(self, digest: bytes) -> None:
         value = LRUCache.__getitem__(self, digest)
         super().__delitem__(digest)
+        self.epoch = object()
         for subject in value.subjects:
             held = self._by_subject.get(subject)
             if isinstance(held, set):
