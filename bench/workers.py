@@ -38,7 +38,7 @@ class Row:
 
 def _free(node: Node, cores: Cores) -> None:
     """Let the node's processes run on every core of the benchmark."""
-    for pid in node.process.pids:
+    for pid in node.process.pids():
         os.sched_setaffinity(pid, set(cores))
 
 

@@ -82,10 +82,12 @@ class Registry(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client connection. `peer` is the client's address where it is another than the socket's."""
+    """One client connection. `peer` is the client's address where it is another than the socket's.
+
+    `arrival` is held until the connection is made, for whoever waits for that.
+    """
 
     __slots__ = (
-        "__weakref__",
         "_deadline",
         "_drained",
         "_exchange",
@@ -103,6 +105,7 @@ class ClientConnection(asyncio.Protocol):
         "_services",
         "_state",
         "_unsent",
+        "arrival",
         "edge",
         "has_served",
         "peer",
@@ -116,7 +119,9 @@ class ClientConnection(asyncio.Protocol):
         limits: ConnectionLimits,
         registry: Registry,
         peer: IpAddress | None,
+        arrival: object,
     ) -> None:
+        self.arrival: object = arrival
         self._services = services
         self._reader = reader
         self._limits = limits

@@ -26,6 +26,15 @@ LAST_HANDSHAKE_SECONDS: Final = 2.0  # for TLS handshakes that are under way whe
 SHORTEST_PAUSE_SECONDS: Final = 0.05  # between two sweeps, where a deadline falls between
 
 
+class Arrival:
+    """Is there while a connection has been accepted, and neither been made nor given up.
+
+    The connection itself takes no weak references once it is compiled.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 class ProxyServer(web.Server):
     """An aiohttp server whose connections speak to the forwarding engine.
 
@@ -54,7 +63,7 @@ class ProxyServer(web.Server):
         self._proxies = proxies
         self._crowd = crowd
         self._clients: set[ClientConnection] = set()
-        self._coming: WeakSet[ClientConnection] = WeakSet()  # accepted, and mostly amid a TLS handshake, which may fail
+        self._coming: WeakSet[Arrival] = WeakSet()  # mostly amid a TLS handshake, of whose failure nobody tells
         self._all_gone = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_draining = False
@@ -68,9 +77,9 @@ class ProxyServer(web.Server):
             line_limit_bytes=self._limits.line_limit_bytes,
             header_count_limit=self._header_count_limit,
         )
-        connection = ClientConnection(self._services, reader, self._limits, self, peer)
-        self._coming.add(connection)
-        return connection
+        arrival = Arrival()
+        self._coming.add(arrival)
+        return ClientConnection(self._services, reader, self._limits, self, peer, arrival)
 
     def start(self) -> None:
         """Begin to sweep deadlines."""
@@ -82,7 +91,7 @@ class ProxyServer(web.Server):
         scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         edge = Edge(connection.peer or address_of(transport.get_extra_info("peername")), scheme, self._proxies)
         self._clients.add(connection)
-        self._coming.discard(connection)
+        connection.arrival = None
         if not self._crowd.enter(edge):
             transport.abort()
         return edge

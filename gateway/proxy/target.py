@@ -9,7 +9,7 @@ from gateway.proxy.errors import UpstreamUnreachable
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.upstream_connection import UpstreamConnection
 
-MOST_IDLE: Final = 256  # kept connections per target; more than that is a burst, not a working set
+MOST_IDLE: Final = 1024  # kept connections per target; more than that is a burst, not a working set
 FAILURES_TO_EJECT: Final = 5  # in a row
 FIRST_EJECTION_SECONDS: Final = 1.0  # and twice as long each time, until it has answered
 LONGEST_EJECTION_SECONDS: Final = 60.0

@@ -18,3 +18,9 @@ def test_a_caught_error_has_a_name_of_its_own(name: str) -> None:
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             caught = [node.name for node in ast.walk(function) if isinstance(node, ast.ExceptHandler) and node.name]
             assert not [name for name, count in Counter(caught).items() if count > 1], function.name
+
+
+@pytest.mark.parametrize("name", WARM)
+def test_nobody_holds_weak_references_to_compiled_objects(name: str) -> None:
+    """They are not cleared when such an object goes: whoever follows one afterwards follows it into freed memory."""
+    assert "__weakref__" not in (ROOT / name).read_text()
