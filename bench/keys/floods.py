@@ -1,7 +1,8 @@
 """Good traffic at a fixed rate beside as many bad requests: what the good one feels, and what a refusal costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 from bench.gateway_peer import Node
 from bench.keys.offered import Offering, Order
@@ -9,10 +10,12 @@ from bench.keys.stage import FORMAT, Stage, cpu_seconds, decided, requests_of
 
 GOOD_RATE = 500
 FLOOD_RATE = 500
-SECONDS = 8.0
+SECONDS = 4.0
+ROUNDS = 5
 GOOD_KEYS = 20
 REPEATED = 100
-_MARGIN_SECONDS = 4.0  # the flood begins before the good traffic, and ends behind it
+_SHARES = (0.5, 0.99, 0.999)
+_MARGIN_SECONDS = 3.0  # the flood begins before the good traffic, and ends behind it
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Flood:
     p99_ms: float
     p999_ms: float
     late_ms: float
+    cpu_seconds: float
+    """Of the gateway, in a round."""
     cpu_us: float | None = None
     lookups: float | None = None
 
@@ -62,26 +67,35 @@ def mistyped(secret: str) -> str:
 
 
 def measure(stage: Stage) -> list[Flood]:
-    """The good traffic alone, then beside each flood."""
+    """The good traffic alone and beside each flood, in turns; the medians of the rounds."""
     node, core = stage.node(), stage.cores.load
-    count = round(FLOOD_RATE * (SECONDS + _MARGIN_SECONDS))
-    unknown = [FORMAT.generate() for _ in range(count)]
-    floods = {
-        f"and {FLOOD_RATE}/s with mistyped keys": [mistyped(secret) for secret in unknown],
-        f"and {FLOOD_RATE}/s with {REPEATED} unknown keys, again and again": unknown[:REPEATED],
-        f"and {FLOOD_RATE}/s with ever new unknown keys": unknown[REPEATED:] + unknown[:REPEATED],
-    }
     good = Order(node.port, requests_of(node, stage.secrets[:GOOD_KEYS]), GOOD_RATE, SECONDS)
     Offering(Order(good.port, good.requests, GOOD_RATE, 1.0), core).result()
+    count = round(FLOOD_RATE * (SECONDS + _MARGIN_SECONDS))
+    repeated = [FORMAT.generate() for _ in range(REPEATED)]
+    rounds: dict[str, list[Flood]] = {}
+    for _ in range(ROUNDS):
+        alone = _alone(node, good, core)
+        rounds.setdefault(alone.title, []).append(alone)
+        new = [FORMAT.generate() for _ in range(count)]
+        floods = {
+            f"and {FLOOD_RATE}/s with mistyped keys": [mistyped(secret) for secret in new],
+            f"and {FLOOD_RATE}/s with {REPEATED} unknown keys, again and again": repeated,
+            f"and {FLOOD_RATE}/s with ever new unknown keys": new,
+        }
+        for title, keys in floods.items():
+            beside = _beside(node, good, title, requests_of(node, keys), core, alone.cpu_seconds)
+            rounds.setdefault(title, []).append(beside)
+    node.process.stop()
+    return [_median(of_one) for of_one in rounds.values()]
+
+
+def _alone(node: Node, good: Order, core: int) -> Flood:
     used = cpu_seconds(node)
     offered = Offering(good, core).result()
     used = cpu_seconds(node) - used
-    shares = (0.5, 0.99, 0.999)
-    found = [Flood("alone", *map(offered.percentile_ms, shares), offered.late_seconds * 1000)]
-    for title, keys in floods.items():
-        found.append(_beside(node, good, title, requests_of(node, keys), core, used))
-    node.process.stop()
-    return found
+    percentiles = (offered.percentile_ms(share) for share in _SHARES)
+    return Flood("alone", *percentiles, offered.late_seconds * 1000, cpu_seconds=used)
 
 
 def _beside(node: Node, good: Order, title: str, requests: Sequence[bytes], core: int, alone_seconds: float) -> Flood:
@@ -89,9 +103,18 @@ def _beside(node: Node, good: Order, title: str, requests: Sequence[bytes], core
     traffic = Offering(good, core)
     used, lookups, refused = cpu_seconds(node), decided(node, "postgres"), decided(node, "local", "redis", "postgres")
     offered = traffic.result()
-    used = cpu_seconds(node) - used - alone_seconds
+    used = cpu_seconds(node) - used
     lookups = decided(node, "postgres") - lookups
     refused = decided(node, "local", "redis", "postgres") - refused - GOOD_RATE * SECONDS
     flood.result()
-    percentiles = (offered.percentile_ms(share) for share in (0.5, 0.99, 0.999))
-    return Flood(title, *percentiles, offered.late_seconds * 1000, used / refused * 1e6, lookups / refused)
+    percentiles = (offered.percentile_ms(share) for share in _SHARES)
+    late_ms, cost = offered.late_seconds * 1000, (used - alone_seconds) / refused * 1e6
+    return Flood(title, *percentiles, late_ms, used, cost, lookups / refused)
+
+
+def _median(rounds: list[Flood]) -> Flood:
+    def of(name: str) -> float:
+        return median(getattr(one, name) for one in rounds)
+
+    middle = Flood(rounds[0].title, *map(of, ("p50_ms", "p99_ms", "p999_ms", "late_ms", "cpu_seconds")))
+    return middle if rounds[0].cpu_us is None else replace(middle, cpu_us=of("cpu_us"), lookups=of("lookups"))

@@ -1,5 +1,6 @@
 """Request heads: what we accept, h11 accepts and reads in the same way; what we write upstream is one request."""
 
+import dataclasses
 import re
 from types import NoneType
 from urllib.parse import unquote_to_bytes
@@ -135,7 +136,9 @@ def outcome(reader: RequestReader, head: bytes) -> RequestHead | str:
 def said(request: RequestHead) -> tuple[object, ...]:
     """All that a head says."""
     line = (request.method, request.target, request.host, request.is_http_11)
-    return (*line, request.keeps_alive, request.credential, request.fields)
+    common = dataclasses.replace(request.fields, credential=None, content_length=None, request_id=None)
+    own = (request.credential, request.content_length, request.request_id, getattr(request.body, "remaining", None))
+    return (*line, request.keeps_alive, request.kept, common, *own)
 
 
 def origin_form(target: bytes, method: bytes) -> tuple[bytes, bytes]:
