@@ -713,7 +713,8 @@ async def test_tokens_are_written_nowhere(stage: Stage) -> None:
     key = await stage.key()
     token = await stage.token(key)
     assert await stage.codes(token) == {"admitted"}
-    assert await stage.codes(token[:-2] + "AA") == {"invalid_token"}
+    forged = token[:-2] + ("AA" if token[-2:] != "AA" else "BA")
+    assert await stage.codes(forged) == {"invalid_token"}
     logs = "".join(node.log for node in stage.world.nodes)
     assert not re.search(r"eyJ[A-Za-z0-9_-]{8,}\.", logs)
     private = (await stage.signer()).private.private_bytes_raw()
