@@ -9,10 +9,13 @@ BIN := .venv/bin
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
 
-# Tests wait for servers about as long as they compute: one process more than there are cores.
-WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
+# Tests wait for servers about as long as they compute: two processes more than there are cores. Their databases, some
+# gigabytes in all, are made in memory where there is room.
+WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
+ROOM_KB := 6000000
+SCRATCH := $(shell df -Pk /dev/shm 2>/dev/null | awk -v room=$(ROOM_KB) 'NR == 2 && $$4 > room {print "TMPDIR=/dev/shm"}')
 test: .venv/installed-dev ## the whole suite, in a few processes; each has servers of its own
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(SCRATCH) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # A copy of the tree, the modules of the warm path in it built as C (setup.py): the same tests, of the same sources.
 COMPILED := build/compiled
@@ -22,7 +25,7 @@ compiled: .venv/installed-dev ## the tree with its warm path compiled, in build/
 	cd $(COMPILED) && OSTIARY_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 
 test-compiled: compiled ## the suite, of the compiled tree
-	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	cd $(COMPILED) && $(SCRATCH) PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
