@@ -37,7 +37,7 @@ check: .venv/installed-dev ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-bench $(if $(shell command -v cc),compiled) ## microseconds per request, beside other gateways where they can be had; a quarter of an hour
+bench: .venv/installed-bench $(if $(shell command -v cc),compiled) ## microseconds per request, beside other gateways where they can be had; half an hour
 	$(BIN)/python -m bench $(ARGS)
 
 behaviours: .venv/installed-bench ## what other proxies do with doubtful HTTP: the table of docs/http.md, where all are installed
