@@ -33,7 +33,7 @@ class Counts:
     """What happened while somebody counted."""
 
     steps: int = 0  # instructions of the interpreter, in the gateway's own code
-    tasks: list[str] = field(default_factory=list)  # the coroutines of those that were made there
+    tasks: list[str] = field(default_factory=list)  # the coroutines of all that were made
 
 
 class Origin(asyncio.Protocol):
@@ -126,8 +126,7 @@ def counting(counts: Counts) -> Iterator[None]:
         return steps
 
     def made(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
-        if coroutine.cr_code.co_filename.startswith(SOURCES):
-            counts.tasks.append(coroutine.__qualname__)
+        counts.tasks.append(getattr(coroutine, "__qualname__", type(coroutine).__name__))  # compiled ones have no name
         return asyncio.Task(coroutine, loop=loop, **more)
 
     before = sys.gettrace()
@@ -181,7 +180,7 @@ async def test_a_warm_request_takes_no_more_steps_than_it_did(postgres_dsn: str,
             fewest = min(fewest, counts.steps)
             tasks += counts.tasks
     assert 50 < fewest <= bound
-    assert not [name for name in tasks if name.startswith(("Exchange", "Admission"))]
+    assert not [name for name in tasks if "Exchange" in name or "Admission" in name]
 
 
 async def test_the_count_sees_a_task_where_there_is_one(postgres_dsn: str, redis_url: str) -> None:
@@ -190,5 +189,5 @@ async def test_the_count_sees_a_task_where_there_is_one(postgres_dsn: str, redis
         counts = Counts()
         with counting(counts):
             await caller.ask(b"GET", b"/orders/1")
-    assert "Exchange._resolve" in counts.tasks
+    assert [name for name in counts.tasks if "Exchange" in name]
     assert counts.steps > KINDS["repeated to the letter"][1]

@@ -99,6 +99,7 @@ async def scene(stand: Stand) -> AsyncIterator[Scene]:
         stack.push_async_callback(gateway.close)
         await gateway.start()
         made = Scene(stand, port, clock, postgres, redis, iter(good), iter(revoked))
+        await until(lambda: _answers(made), what="the gateway to ask its stores")
         assert await made.ask_three() == DECIDED
         yield made
         made.check_upstream()
