@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from tests.chaos.wire import Wire
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
 
 NOTHING_SECONDS = 0.1

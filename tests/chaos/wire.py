@@ -5,7 +5,8 @@ What is held back while it is silent waits in the kernel, and arrives late, or n
 
 import asyncio
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
+from tests.fixtures.ports import free_port
 
 
 class Wire:

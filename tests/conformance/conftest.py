@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from tests.fixtures.edge import Edge
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import ENVIRONMENT, plant
+from tests.fixtures.ports import free_port
 from tests.fixtures.raw_upstream import RawUpstream
 from tests.fixtures.stores import Databases
 

@@ -13,10 +13,11 @@ from collections import Counter
 from pathlib import Path
 
 from gateway.embedded.keeper import Keeper
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from gateway.stores.postgres.migrate import migrate
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import ENVIRONMENT, plant
+from tests.fixtures.ports import free_port
 
 ALLOWED = {"ok", "ok-soft"}
 SECONDS = 2  # the limits under which the corpus has measured others

@@ -8,9 +8,9 @@ from pathlib import Path
 import redis.asyncio
 
 from gateway.embedded.redis import _binary
-from gateway.embedded.server_process import free_port
 from gateway.stores.records import Finding
 from tests.fixtures.consistency import member
+from tests.fixtures.ports import free_port
 from tests.fixtures.rows import CURRENT, plant
 from tests.fixtures.waiting import until
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from tests.fixtures import processes
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
 
 START_SECONDS = 30.0
@@ -92,14 +93,9 @@ def up(own_folder: Path) -> Iterator[Callable[[], Up]]:
 def free_ports() -> int:
     """The first of three free ports in a row."""
     while True:
-        first = free_port()
-        try:
-            for port in (first + 1, first + 2):
-                with socket.socket() as probe:
-                    probe.bind((HOST, port))
-        except OSError:
-            continue
-        return first
+        first, *others = (free_port() for _ in range(3))
+        if others == [first + 1, first + 2]:
+            return first
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ import pytest
 
 import gateway
 from gateway.app import Gateway
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from gateway.settings import Settings
 from tests.fixtures.planted import ENVIRONMENT, plant
+from tests.fixtures.ports import free_port
 
 SOURCES = str(Path(gateway.__file__).parent)
 NOT_OF_A_REQUEST = ("consistency", "proxy/server.py", "stores/postgres", "stores/redis", "auth/last_used.py")

@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
 from tests.integration.httpbin.tap import Tap
 

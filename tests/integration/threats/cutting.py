@@ -7,7 +7,8 @@ from math import inf
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
+from tests.fixtures.ports import free_port
 
 Side = Literal["requests", "replies"]
 

@@ -14,7 +14,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import aiohttp
 
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
+from tests.fixtures.ports import free_port
 from tests.fixtures.upstream import RecordedRequest, RecordingUpstream, Reply
 from tests.fixtures.waiting import until
 

@@ -17,8 +17,9 @@ import pytest_asyncio
 
 from gateway.app import Gateway
 from gateway.auth.admission import BACK_OFF_SECONDS
-from gateway.embedded.server_process import HOST, free_port
+from gateway.embedded.server_process import HOST
 from gateway.settings import Settings
+from tests.fixtures.ports import free_port
 from tests.fixtures.stand import ENVIRONMENT, Key, Stand, unknown_secret
 from tests.fixtures.waiting import until
 from tests.integration.threats.cutting import CuttingWire, Side
