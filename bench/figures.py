@@ -17,6 +17,17 @@ class Figures:
     p999_us: float
     late_p99_us: float | None = None
 
+    @property
+    def latencies_ms(self) -> tuple[float, float, float]:
+        """Return p50, p99 and p99.9 in milliseconds."""
+        return self.p50_us / 1000, self.p99_us / 1000, self.p999_us / 1000
+
+    @property
+    def late_ms(self) -> float:
+        """Return the generator's own delay in milliseconds; what is below that has not been measured."""
+        assert self.late_p99_us is not None, "it kept no schedule"
+        return self.late_p99_us / 1000
+
 
 def percentile(ascending: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of them do not exceed (nearest rank); 0 of none."""

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.figures import Figures
-from bench.processes import BenchError, Finished, run_on
+from bench.orders import BEGUN
+from bench.processes import BenchError, Beside, Finished, run_on
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 _GRACE_SECONDS = 30.0
 _ONCE_SECONDS = 60 * _GRACE_SECONDS
+_CLOSED = ("is_kept",)  # what an order says to `bench.load` alone
+_OPEN = ("rate", "is_even", "status")  # and to `bench.offered` alone
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +31,21 @@ class Order:
     """Whose certificates are believed; with one, the connections are TLS."""
     rate: float | None = None
     """Requests a second, whatever the replies do; without one, a connection's next follows the reply to its last."""
+    is_even: bool = False
+    """With a rate: at even distances, where otherwise they come as a crowd does."""
+    status: int = 200
+    """With a rate: what each reply is to have."""
+
+    def document(self) -> str:
+        """Return what the generator reads that is meant for it."""
+        document = {
+            **asdict(self),
+            "requests": [request.decode() for request in self.requests],
+            "authority": str(self.authority) if self.authority else None,
+        }
+        for name in _CLOSED if self.rate is not None else _OPEN:
+            del document[name]
+        return json.dumps(document)
 
 
 def _figures(name: str, finished: Finished) -> Figures:
@@ -83,19 +101,29 @@ class OwnGenerator:
 
     def carry_out(self, order: Order) -> Figures:
         """Send what was ordered and return the figures."""
-        document = {
-            **asdict(order),
-            "requests": [request.decode() for request in order.requests],
-            "authority": str(order.authority) if order.authority else None,
-        }
         module = "bench.load" if order.rate is None else "bench.offered"
         finished = run_on(
             self._core,
             [sys.executable, "-m", module],
             timeout_seconds=_ONCE_SECONDS if order.seconds is None else order.seconds + _GRACE_SECONDS,
-            text=json.dumps(document),
+            text=order.document(),
         )
         return _figures(module, finished)
+
+
+class Offering:
+    """An order with a rate that is being carried out; it has begun."""
+
+    def __init__(self, order: Order, core: int) -> None:
+        assert order.seconds is not None
+        self._seconds = order.seconds + 2 * _GRACE_SECONDS
+        self._command = Beside(core, [sys.executable, "-m", "bench.offered"], order.document())
+        if self._command.line() != BEGUN:
+            raise BenchError(f"bench.offered has not begun: {self._command.finish(_GRACE_SECONDS).errors[-2000:]}")
+
+    def result(self) -> Figures:
+        """Return the figures, once it has ended. Raises `BenchError` where not all went as ordered."""
+        return _figures("bench.offered", self._command.finish(self._seconds))
 
 
 def choose(directory: Path, core: int) -> Wrk | OwnGenerator:

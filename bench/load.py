@@ -1,22 +1,17 @@
 """The closed loop: each connection sends its next request when the reply to the last one is whole.
 
-Reads one JSON document on standard input, so that no secret stands in a command line:
-`{"port", "connections", "seconds", "requests": [...], "is_kept", "authority"}`. With `seconds` null every request is
-sent once. Where a connection is not kept, each request has one of its own, and its latency begins with opening it.
-With an `authority`, a PEM file, the proxy is spoken to in TLS. Prints one JSON document, `bench.figures.Figures`;
-failures are replies other than 200 and broken connections.
+Reads an order (`bench.orders`): `{"port", "connections", "seconds", "requests": [...], "is_kept", "authority"}`. With
+`seconds` null every request is sent once. Where a connection is not kept, each request has one of its own, and its
+latency begins with opening it. Prints one JSON document, `bench.figures.Figures`; failures are replies other than 200
+and broken connections.
 """
 
 import asyncio
-import json
 import ssl
-import sys
 import time
 
-import uvloop
-
-from bench.certificates import client_context
 from bench.figures import document_of
+from bench.orders import carry_out
 from bench.replies import Reply
 
 
@@ -158,20 +153,5 @@ async def generate(
     return document_of(run.latencies, time.perf_counter() - run.started, run.failures)
 
 
-def main() -> None:
-    """Read the order, run it, print the figures."""
-    order = json.load(sys.stdin)
-    context = client_context(order["authority"]) if order["authority"] else None
-    figures = generate(
-        order["port"],
-        [request.encode() for request in order["requests"]],
-        connections=order["connections"],
-        seconds=order["seconds"],
-        is_kept=order["is_kept"],
-        context=context,
-    )
-    print(json.dumps(uvloop.run(figures)))
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(generate)

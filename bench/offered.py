@@ -3,24 +3,21 @@
 A closed loop asks nothing of a proxy that stands still, and so sees one slow reply where a crowd would have waited
 (coordinated omission). Here what falls due meanwhile waits for a connection, and its wait is part of its latency.
 
-Arrivals are those of a crowd, independent of each other (Poisson), and the same in every run of one rate and length.
-Reads one JSON document on standard input: `{"port", "connections", "seconds", "requests": [...], "rate",
-"authority"}`, as `bench.load` does, and prints the same figures, and how late it was itself.
+Arrivals are those of a crowd, independent of each other (Poisson), and the same in every run of one rate and length;
+or they come at even distances. Reads an order (`bench.orders`): `{"port", "connections", "seconds", "requests": [...],
+"rate", "is_even", "status", "authority"}`. Prints a line as the first request is due, then the figures of `bench.load`,
+and how late it was itself; failures are replies other than `status` and broken connections.
 """
 
 import asyncio
-import json
 import random
 import ssl
-import sys
 import time
 from collections import deque
 
-import uvloop
-
 from bench.alarm import Alarm
-from bench.certificates import client_context
 from bench.figures import document_of
+from bench.orders import BEGUN, carry_out
 from bench.replies import Reply
 
 _SEED = 1729
@@ -39,12 +36,17 @@ def arrivals(rate: float, seconds: float) -> list[float]:
     return times
 
 
+def even_arrivals(rate: float, seconds: float) -> list[float]:
+    """Return the same for requests at even distances, the first of them at once."""
+    return [number / rate for number in range(round(rate * seconds))]
+
+
 class Line(asyncio.Protocol):
     """One keep-alive connection, free or waiting for the reply to the one request on it."""
 
-    def __init__(self, schedule: "Schedule") -> None:
+    def __init__(self, schedule: "Schedule", status: int) -> None:
         self._schedule = schedule
-        self._reply = Reply()
+        self._reply = Reply(status)
         self._due = 0.0
         self._is_waiting = False
 
@@ -153,17 +155,20 @@ async def offer(
     connections: int,
     rate: float,
     seconds: float,
+    is_even: bool = False,
+    status: int = 200,
     context: ssl.SSLContext | None = None,
 ) -> dict[str, float | None]:
-    """Offer `rate` requests a second for `seconds` and return the figures."""
+    """Offer `rate` requests a second for `seconds` and return the figures. Each reply is to have `status`."""
     loop = asyncio.get_running_loop()
-    schedule = Schedule(requests, arrivals(rate, seconds))
+    schedule = Schedule(requests, even_arrivals(rate, seconds) if is_even else arrivals(rate, seconds))
     lines = []
     for _ in range(connections):
-        _, line = await loop.create_connection(lambda: Line(schedule), "127.0.0.1", port, ssl=context)
+        _, line = await loop.create_connection(lambda: Line(schedule, status), "127.0.0.1", port, ssl=context)
         schedule.free.append(line)
         lines.append(line)
     schedule.start()
+    print(BEGUN, end="", flush=True)
     try:
         async with asyncio.timeout(_LEAD_SECONDS + seconds + _PATIENCE_SECONDS):
             await schedule.is_over.wait()
@@ -176,20 +181,5 @@ async def offer(
     return document_of(schedule.latencies, elapsed, schedule.failures, schedule.late)
 
 
-def main() -> None:
-    """Read the order, run it, print the figures."""
-    order = json.load(sys.stdin)
-    context = client_context(order["authority"]) if order["authority"] else None
-    figures = offer(
-        order["port"],
-        [request.encode() for request in order["requests"]],
-        connections=order["connections"],
-        rate=order["rate"],
-        seconds=order["seconds"],
-        context=context,
-    )
-    print(json.dumps(uvloop.run(figures)))
-
-
 if __name__ == "__main__":
-    main()
+    carry_out(offer)

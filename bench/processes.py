@@ -136,6 +136,33 @@ def run_on(
     return Finished(child.returncode, output.decode(), errors.decode())
 
 
+class Beside:
+    """A command that runs on a core while other things are done, with `text` to read."""
+
+    def __init__(self, core: int, command: list[str], text: str) -> None:
+        self._name = command[0]
+        pipe = subprocess.PIPE
+        self._child = _spawn(command, core, None, stdin=pipe, stdout=pipe, stderr=pipe)
+        assert self._child.stdin is not None
+        self._child.stdin.write(text.encode())
+        self._child.stdin.close()
+        self._child.stdin = None
+
+    def line(self) -> str:
+        """Return the next line that it prints, once it does; empty where it has ended."""
+        assert self._child.stdout is not None
+        return self._child.stdout.readline().decode()
+
+    def finish(self, timeout_seconds: float) -> Finished:
+        """Return what it has said besides, once it has ended. Raises `BenchError` when that takes longer."""
+        try:
+            output, errors = self._child.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as expired:
+            self._child.kill()
+            raise BenchError(f"{self._name} took longer than {timeout_seconds:g} s") from expired
+        return Finished(self._child.returncode, output.decode(), errors.decode())
+
+
 class Process:
     """A child process of ours, on one core, in its own process group, with its output in a file.
 

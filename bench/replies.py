@@ -6,15 +6,16 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Reply:
-    """One reply on its way. After it was whole, the next one is read."""
+    """One reply on its way, which is to have `status`. After it was whole, the next one is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
+        self._wanted = b"HTTP/1.1 %d" % status
         self._buffer = b""
         self._missing = 0
         self._is_good = True
 
     def feed(self, data: bytes) -> bool | None:
-        """Take bytes; return None while the reply is not whole, then whether it was a 200 with a length."""
+        """Take bytes; return None while the reply is not whole, then whether it was as wanted, with a length."""
         if self._missing:
             self._missing -= len(data)
         else:
@@ -23,7 +24,7 @@ class Reply:
             if end < 0:
                 return None
             length = _LENGTH.search(self._buffer, 0, end + 2)
-            self._is_good = length is not None and self._buffer.startswith(b"HTTP/1.1 200")
+            self._is_good = length is not None and self._buffer.startswith(self._wanted)
             self._missing = end + 4 + (int(length[1]) if length else 0) - len(self._buffer)
             self._buffer = b""
         if self._missing > 0:

@@ -1,6 +1,5 @@
 """What only a gateway for keys meets: many keys, tokens, floods of bad ones, changes, streams.
 
-offered  load at a fixed rate
 stage    nodes with routes, tenants or tokens in number, in front of stores of their own
 warm     what a request costs that no store is asked for, and what does not make it dearer
 cold     keys that the node does not hold: through Redis, through Postgres

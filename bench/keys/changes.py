@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
-from bench.keys.offered import Offering, Order
-from bench.keys.stage import Stage, cpu_seconds, requests_of
+from bench.generator import Offering
+from bench.keys.stage import Stage, cpu_seconds, even, requests_of
 from bench.revocation import change
 
 RATE = 500
@@ -37,15 +37,14 @@ def measure(stage: Stage) -> list[Changes]:
     """One row after the other, on one node."""
     node, core = stage.node(), stage.cores.load
     requests = requests_of(node, stage.secrets[EDITED : EDITED + GOOD_KEYS])
-    Offering(Order(node.port, requests, RATE, 1.0), core).result()
+    Offering(even(node.port, requests, RATE, 1.0), core).result()
     found = []
     for per_second in PER_SECOND:
-        traffic = Offering(Order(node.port, requests, RATE, SECONDS), core)
+        traffic = Offering(even(node.port, requests, RATE, SECONDS), core)
         used = cpu_seconds(node)
         asyncio.run(change(stage.dsn, per_second, SECONDS))
         offered = traffic.result()
-        cpu_us = (cpu_seconds(node) - used) / len(offered.latencies) * 1e6
-        percentiles = (offered.percentile_ms(share) for share in (0.5, 0.99, 0.999))
-        found.append(Changes(per_second, cpu_us, *percentiles, offered.late_seconds * 1000))
+        cpu_us = (cpu_seconds(node) - used) / offered.requests * 1e6
+        found.append(Changes(per_second, cpu_us, *offered.latencies_ms, offered.late_ms))
     node.process.stop()
     return found

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from bench.gateway_peer import Node
-from bench.generator import OwnGenerator
-from bench.keys.offered import Offering, Order
-from bench.keys.stage import cpu_seconds, decided, requests_of
+from bench.generator import Offering, OwnGenerator
+from bench.keys.stage import cpu_seconds, decided, even, requests_of
 from bench.processes import BenchError
 
 RATE = 200
@@ -58,7 +57,7 @@ def measure(node: Node, source: str, keys: list[str], core: int) -> Cold:
     """Ask for keys that the node has not met, each once: some slowly, then others as fast as it goes."""
     tier = source.lower()
     before = decided(node, tier), decided(node, "redis", "postgres")
-    slowly = Offering(Order(node.port, requests_of(node, keys[:AT_RATE]), RATE, AT_RATE / RATE), core).result()
+    slowly = Offering(even(node.port, requests_of(node, keys[:AT_RATE]), RATE, AT_RATE / RATE), core).result()
     fast, used = keys[AT_RATE : AT_RATE + AT_ONCE], cpu_seconds(node)
     figures = OwnGenerator(core).run_once_each(node.port, requests_of(node, fast), connections=_CONNECTIONS)
     used = cpu_seconds(node) - used
@@ -70,5 +69,5 @@ def measure(node: Node, source: str, keys: list[str], core: int) -> Cold:
         share,
         used / figures.requests * 1e6,
         figures.requests / figures.seconds,
-        *(slowly.percentile_ms(share) for share in (0.5, 0.99, 0.999)),
+        *slowly.latencies_ms,
     )

@@ -12,6 +12,7 @@ import time
 import uvloop
 
 from bench.keys.event_upstream import MARK
+from bench.orders import BEGUN
 
 _AT_ONCE = 50
 _START_SECONDS = 30.0
@@ -52,7 +53,7 @@ async def listen(port: int, request: bytes, streams: int, seconds: float) -> dic
                 for _ in range(min(_AT_ONCE, streams - start))
             ]
             await asyncio.gather(*batch)
-    print("begun", flush=True)
+    print(BEGUN, end="", flush=True)
     Listener.total, began = 0, time.monotonic()
     await asyncio.sleep(seconds)
     return {"events": Listener.total, "seconds": time.monotonic() - began}

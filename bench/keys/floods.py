@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from bench.gateway_peer import Node
-from bench.keys.offered import Offering, Order
-from bench.keys.stage import FORMAT, Stage, cpu_seconds, decided, requests_of
+from bench.generator import Offering, Order
+from bench.keys.stage import FORMAT, Stage, cpu_seconds, decided, even, requests_of
 
 GOOD_RATE = 500
 FLOOD_RATE = 500
@@ -14,7 +14,6 @@ SECONDS = 4.0
 ROUNDS = 5
 GOOD_KEYS = 20
 REPEATED = 100
-_SHARES = (0.5, 0.99, 0.999)
 _MARGIN_SECONDS = 3.0  # the flood begins before the good traffic, and ends behind it
 
 
@@ -69,8 +68,8 @@ def mistyped(secret: str) -> str:
 def measure(stage: Stage) -> list[Flood]:
     """The good traffic alone and beside each flood, in turns; the medians of the rounds."""
     node, core = stage.node(), stage.cores.load
-    good = Order(node.port, requests_of(node, stage.secrets[:GOOD_KEYS]), GOOD_RATE, SECONDS)
-    Offering(Order(good.port, good.requests, GOOD_RATE, 1.0), core).result()
+    good = even(node.port, requests_of(node, stage.secrets[:GOOD_KEYS]), GOOD_RATE, SECONDS)
+    Offering(even(good.port, good.requests, GOOD_RATE, 1.0), core).result()
     count = round(FLOOD_RATE * (SECONDS + _MARGIN_SECONDS))
     repeated = [FORMAT.generate() for _ in range(REPEATED)]
     rounds: dict[str, list[Flood]] = {}
@@ -94,12 +93,11 @@ def _alone(node: Node, good: Order, core: int) -> Flood:
     used = cpu_seconds(node)
     offered = Offering(good, core).result()
     used = cpu_seconds(node) - used
-    percentiles = (offered.percentile_ms(share) for share in _SHARES)
-    return Flood("alone", *percentiles, offered.late_seconds * 1000, cpu_seconds=used)
+    return Flood("alone", *offered.latencies_ms, offered.late_ms, cpu_seconds=used)
 
 
 def _beside(node: Node, good: Order, title: str, requests: Sequence[bytes], core: int, alone_seconds: float) -> Flood:
-    flood = Offering(Order(node.port, requests, FLOOD_RATE, SECONDS + _MARGIN_SECONDS, status=401), core)
+    flood = Offering(even(node.port, requests, FLOOD_RATE, SECONDS + _MARGIN_SECONDS, status=401), core)
     traffic = Offering(good, core)
     used, lookups, refused = cpu_seconds(node), decided(node, "postgres"), decided(node, "local", "redis", "postgres")
     offered = traffic.result()
@@ -107,9 +105,8 @@ def _beside(node: Node, good: Order, title: str, requests: Sequence[bytes], core
     lookups = decided(node, "postgres") - lookups
     refused = decided(node, "local", "redis", "postgres") - refused - GOOD_RATE * SECONDS
     flood.result()
-    percentiles = (offered.percentile_ms(share) for share in _SHARES)
-    late_ms, cost = offered.late_seconds * 1000, (used - alone_seconds) / refused * 1e6
-    return Flood(title, *percentiles, late_ms, used, cost, lookups / refused)
+    cost = (used - alone_seconds) / refused * 1e6
+    return Flood(title, *offered.latencies_ms, offered.late_ms, used, cost, lookups / refused)
 
 
 def _median(rounds: list[Flood]) -> Flood:

@@ -5,11 +5,13 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from urllib.request import urlopen
 
 import asyncpg
 
 from bench.gateway_peer import Node, seed, start_node, start_stores
+from bench.generator import Order
 from bench.measure import ask, start_upstream
 from bench.peers import CONFIGURATIONS
 from bench.processes import BenchError, Cores, Workshop
@@ -21,6 +23,7 @@ FORMAT = SecretFormat("ost", "bench")
 LONG_TTL_SECONDS = 3600
 _DECIDED = re.compile(r'^ostiary_auth_total\{[^}]*tier="(\w+)"[^}]*\} (\S+)$', re.MULTILINE)
 _MINT_SECONDS = 10.0
+_CONNECTIONS = 32
 
 
 class Stage:
@@ -110,6 +113,11 @@ def token_of(node: Node, secret: str) -> str:
             raise BenchError(f"no token was minted: {reply}")
         time.sleep(0.1)
     return str(json.loads(reply[1])["token"])
+
+
+def even(port: int, requests: Sequence[bytes], rate: float, seconds: float, *, status: int = 200) -> Order:
+    """Requests at even distances, whatever becomes of those before them."""
+    return Order(port, requests, _CONNECTIONS, seconds, rate=rate, is_even=True, status=status)
 
 
 def requests_of(node: Node, keys: list[str]) -> list[bytes]:

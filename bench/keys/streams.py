@@ -1,14 +1,13 @@
 """A thousand streams of server-sent events: what an event costs the gateway, and what a stream takes of its memory."""
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 
 from bench.keys.event_upstream import FAST, SLOW
 from bench.keys.stage import Stage, cpu_seconds
-from bench.processes import BenchError, Workshop
+from bench.orders import BEGUN
+from bench.processes import BenchError, Beside, Workshop
 from bench.workload import Request
 
 STREAMS = 1_000
@@ -45,34 +44,22 @@ def measure(workshop: Workshop, stage: Stage) -> list[Streams]:
 def _listened(stage: Stage, upstream_port: int, title: str, path: str) -> Streams:
     node = stage.node(upstream_port=upstream_port)
     first, request = (Request(stage.secrets[0], node.port, name).head() for name in (SLOW, path))
-    _listen(node.port, first, 1, 0.1, stage.cores.load).communicate(timeout=_GRACE_SECONDS)  # the key is warm
+    _listen(node.port, first, 1, 0.1, stage.cores.load).finish(_GRACE_SECONDS)  # the key is warm
     memory = node.process.rss_bytes()
     listeners = _listen(node.port, request, STREAMS, SECONDS, stage.cores.load)
-    assert listeners.stdout is not None
-    began = listeners.stdout.readline()
+    began = listeners.line()
     used = cpu_seconds(node)
-    counted = listeners.stdout.readline()
+    counted = listeners.line()
     used = cpu_seconds(node) - used
     memory = node.process.rss_bytes() - memory
-    _, errors = listeners.communicate(timeout=_GRACE_SECONDS)
-    if began != "begun\n" or listeners.returncode:
-        raise BenchError(f"the listeners ended with {listeners.returncode}: {errors[-2000:]}")
+    finished = listeners.finish(_GRACE_SECONDS)
+    if began != BEGUN or finished.code:
+        raise BenchError(f"the listeners ended with {finished.code}: {finished.errors[-2000:]}")
     figures = json.loads(counted)
     node.process.stop()
     return Streams(title, figures["events"] / figures["seconds"], used / figures["events"] * 1e6, memory / STREAMS)
 
 
-def _listen(port: int, request: bytes, streams: int, seconds: float, core: int) -> "subprocess.Popen[str]":
-    child = subprocess.Popen(
-        [sys.executable, "-m", "bench.keys.event_listeners"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-    assert child.stdin is not None
-    json.dump({"port": port, "request": request.decode(), "streams": streams, "seconds": seconds}, child.stdin)
-    child.stdin.close()
-    child.stdin = None
-    return child
+def _listen(port: int, request: bytes, streams: int, seconds: float, core: int) -> Beside:
+    order = {"port": port, "request": request.decode(), "streams": streams, "seconds": seconds}
+    return Beside(core, [sys.executable, "-m", "bench.keys.event_listeners"], json.dumps(order))

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from bench.figures import Figures
 from bench.gateway_peer import Node
-from bench.generator import OwnGenerator
-from bench.keys.offered import Offered, Offering, Order
-from bench.keys.stage import LONG_TTL_SECONDS, Stage, cpu_seconds, decided, requests_of, token_of
+from bench.generator import Offering, OwnGenerator
+from bench.keys.stage import LONG_TTL_SECONDS, Stage, cpu_seconds, decided, even, requests_of, token_of
 from bench.processes import BenchError
 from bench.workload import Request
 
@@ -53,10 +53,10 @@ class Warm:
         latencies = [f"{value:.2f}" for value in (self.p50_ms, self.p99_ms, self.p999_ms)]
         return [self.title, f"{median(self.cpu_us):.1f}", spread, *latencies]
 
-    def take(self, offered: Offered) -> None:
+    def take(self, offered: Figures) -> None:
         """Note the latencies."""
-        self.p50_ms, self.p99_ms, self.p999_ms = (offered.percentile_ms(share) for share in (0.5, 0.99, 0.999))
-        self.late_ms = offered.late_seconds * 1000
+        self.p50_ms, self.p99_ms, self.p999_ms = offered.latencies_ms
+        self.late_ms = offered.late_ms
 
 
 def zipf(requests: Sequence[bytes], count: int) -> list[bytes]:
@@ -111,5 +111,5 @@ def measure(cases: Sequence[Case], core: int) -> list[Warm]:
             if decided(case.node, "redis", "postgres") - cold > _MOST_COLD * REQUESTS:
                 raise BenchError(f"{row.title}: it was not warm")
     for case, row in zip(cases, found, strict=True):
-        row.take(Offering(Order(case.node.port, case.requests, RATE, RATE_SECONDS), core).result())
+        row.take(Offering(even(case.node.port, case.requests, RATE, RATE_SECONDS), core).result())
     return found

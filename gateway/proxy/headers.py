@@ -101,7 +101,10 @@ class HeaderTable:
         self.get = self._known.get  # hot: most spellings have been seen before
 
     def classify(self, name: bytes) -> Action:
-        """The action for a spelling that `get` does not know yet."""
+        """The action for a spelling, also for one that `get` does not know yet."""
+        known = self._known.get(name)
+        if known is not None:
+            return known
         if TOKEN.fullmatch(name) is None:
             return Action.INVALID
         lowered = name.lower()

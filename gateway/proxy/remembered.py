@@ -142,9 +142,7 @@ class Remembered:
         return True
 
     def _action_of(self, line: bytes) -> Action:
-        name = line.partition(b":")[0]
-        action = self._table.get(name)
-        return self._table.classify(name) if action is None else action
+        return self._table.classify(line.partition(b":")[0])
 
     def _make_holes(self, actions: list[Action]) -> None:
         """Cut the section, and what of it is sent on, at the values that change."""
