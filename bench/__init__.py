@@ -8,7 +8,8 @@ certificates    for listeners that speak TLS
 upstream        a process: the origin behind every proxy
 tunnel          a process: a bare byte tunnel, the floor
 aiohttp_proxy   a process: a key-checking proxy in a page of Python
-load, offered   processes: load in a closed loop, where `wrk` is missing, and in an open one; with `orders`, `replies`, `alarm`
+load, offered   processes: load in a closed loop, where `wrk` is missing, and in an open one
+orders          what such a process is told, and when it says that it begins; with `replies`, `alarm`
 generator       drives `wrk`, `load` and `offered` and reads their `figures`
 peers/          the proxies under test; their configurations lie in `peer_config/`
 gateway_peer    the gateway itself, with its own Postgres and Redis
