@@ -14,6 +14,8 @@ from functools import partial
 from math import inf
 from typing import Any, ClassVar, Final, Protocol
 
+import structlog
+
 from gateway.auth.credentials import INVALID, Credential, Token
 from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
 from gateway.auth.refusal import Reason, Refusal
@@ -23,8 +25,10 @@ from gateway.auth.verdict import ROTATED, Access, authorize, first_deadline, sta
 from gateway.clock import Clock
 from gateway.errors import MalformedRow, Outage, StoreUnavailable
 from gateway.stores.local import LocalCache
-from gateway.stores.records import Finding, SecretState
+from gateway.stores.records import Finding, KeyRecord, SecretState
 from gateway.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 NEGATIVE_ENTRIES: Final = 10_000  # apart from the good ones: a flood of unknown keys evicts none of them
 LONGEST_QUEUE: Final = 1_000  # digests being looked up at once; more is an outage, not a queue without end
@@ -186,6 +190,7 @@ class Admission:
         self._bad_tokens: LocalCache[TokenEntry] = LocalCache(NEGATIVE_ENTRIES)
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
+        self._malformed_limits = metrics.malformed_limits
         self._served_isolated = metrics.served_isolated
         self._auth = metrics.auth
         self._admitted_warm = {kind.value: metrics.auth.cell(kind.value, "local", "admitted") for kind in AuthKind}
@@ -425,7 +430,7 @@ class Admission:
         if standing is not None:
             return Entry(finding.revision, subjects, standing, now + self._negative_ttl_seconds)
         deadline, after = first_deadline(record)
-        principal = principal_of(record, self._names)
+        principal = self._principal_of(record)
         return Entry(
             finding.revision,
             subjects,
@@ -434,6 +439,13 @@ class Admission:
             deadline=inf if deadline == inf else self._view.to_monotonic(deadline),
             after=after,
         )
+
+    def _principal_of(self, record: KeyRecord, token_scopes: frozenset[str] | None = None) -> Principal:
+        principal = principal_of(record, self._names, token_scopes=token_scopes)
+        if principal.allowance is not None and principal.allowance.malformed:
+            self._malformed_limits.inc()
+            log.warning("limits_malformed", user_id=record.user_id, windows=principal.allowance.malformed)
+        return principal
 
     def _share(self, digest: bytes, finding: Finding, seconds_left: float) -> None:
         """Leave the finding in Redis until it ends by itself (R044), without making the caller wait for it (R056)."""
@@ -502,7 +514,7 @@ class Admission:
         elif after is ROTATED:
             after = INVALID_TOKEN
         # What the key has lost since, the token has lost too.
-        principal = principal_of(record, self._names, token_scopes=claims.scopes)
+        principal = self._principal_of(record, claims.scopes)
         return TokenEntry(
             finding.revision,
             subjects,
@@ -533,6 +545,10 @@ class Admission:
         self._bad_tokens = LocalCache(NEGATIVE_ENTRIES)
 
     # -- looking on
+
+    def remembers(self, digest: bytes) -> bool:
+        """Whether a credential is remembered that was good when it was looked up. Leaves no trace."""
+        return digest in self._good or digest in self._good_tokens
 
     def held(self, digest: bytes) -> Entry | None:
         """What is remembered of `digest`, good for use or not. Leaves no trace."""

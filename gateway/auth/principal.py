@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from gateway.auth.scopes import lacking, shared
 from gateway.auth.signing import SigningKey
+from gateway.limits.limit import Allowance, allowance_of
 from gateway.stores.records import KeyRecord, SecretState
 
 VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
@@ -52,6 +53,7 @@ class Principal:
     tier: int
     identity: bytes
     plan: str | None = None
+    allowance: Allowance | None = None  # of requests, by plan and entitlement; None where nothing is limited
     is_narrowed: bool = False  # by a token that was given fewer scopes than its key has
     assertions: dict[str, Assertion] | None = field(default=None, init=False, compare=False, repr=False)
 
@@ -107,6 +109,8 @@ def principal_of(record: KeyRecord, names: IdentityNames, *, token_scopes: froze
             }
         ),
         plan=None if record.plan is None else sys.intern(record.plan),
+        # What operators may do does not rest on what anybody has bought.
+        allowance=None if kind is AuthKind.OPERATOR else allowance_of(record.limits, record.plan_limits),
         is_narrowed=is_narrowed,
     )
 

@@ -16,8 +16,8 @@ class SecretState(StrEnum):
 class KeyRecord:
     """The facts behind one secret. Times are seconds since the epoch in database time; None means no end.
 
-    `features` and `limits` are the plan's with the entitlement's laid over them; `plan` is None where the user has no
-    entitlement. `digest` is the stored digest that was found (32 bytes).
+    `features` and `limits` are the plan's with the entitlement's laid over them, `plan_limits` the plan's own; `plan`
+    is None where the user has no entitlement. `digest` is the stored digest that was found (32 bytes).
     """
 
     digest: bytes = field(repr=False)
@@ -40,6 +40,7 @@ class KeyRecord:
     features: dict[str, Any]
     limits: dict[str, Any]
     entitlement_valid_until: float | None
+    plan_limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,17 @@ class Metrics:
         )
         self.auth = HotCounter("ostiary_auth", "Decisions of admission", ("kind", "tier", "result"), r)
         self.cache_events = HotCounter("ostiary_cache_events", "What happened in a cache", ("layer", "event"), r)
+        self.limited = HotCounter(
+            "ostiary_limited", "Requests over a limit: refused, or counted by one in the shadow", ("limiter", "mode"), r
+        )
+        self.limits_degraded = HotCounter(
+            "ostiary_limits_degraded", "Decisions by one node's own counts, as Redis did not answer", ("limiter",), r
+        )
+        self.malformed_limits = Counter(
+            "ostiary_malformed_limits",
+            "Look-ups of users whose own limits make no sense",
+            registry=r,
+        )
         self.served_isolated = Counter(
             "ostiary_served_isolated", "Requests admitted by knowledge that was older than the bound", registry=r
         )

@@ -32,6 +32,7 @@ PLANTED = KeyRecord(
     features={"api_access": True, "export": True},
     limits={"per_minute": 60, "per_day": 5},
     entitlement_valid_until=4000000000.0,
+    plan_limits={"per_minute": 60, "per_day": 1000},
 )
 
 

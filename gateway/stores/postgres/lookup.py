@@ -32,6 +32,7 @@ _STATEMENT = """
             p.name AS plan, coalesce(p.tier, 0) AS tier,
             coalesce(p.features || e.features, '{{}}')::text AS features,
             coalesce(p.limits || e.limits, '{{}}')::text AS limits,
+            coalesce(p.limits, '{{}}')::text AS plan_limits,
             extract(epoch FROM e.valid_until)::float8 AS entitlement_valid_until
         FROM {source}
         JOIN users AS u ON u.id = k.user_id
@@ -175,6 +176,7 @@ def _record(row: Any, state: SecretState, digests: tuple[bytes, ...]) -> KeyReco
     try:
         plan = None if row["plan"] is None else _typed(row, "plan", str)
         tier, features, limits = _typed(row, "tier", int), _object(row, "features"), _object(row, "limits")
+        plan_limits = _object(row, "plan_limits")
         valid_until = _moment(row, "entitlement_valid_until")
     except (_Malformed, ValueError) as error:
         raise UnreadableEntitlement(f"Postgres: malformed entitlement: {error}") from error
@@ -199,6 +201,7 @@ def _record(row: Any, state: SecretState, digests: tuple[bytes, ...]) -> KeyReco
         features=features,
         limits=limits,
         entitlement_valid_until=valid_until,
+        plan_limits=plan_limits,
     )
 
 

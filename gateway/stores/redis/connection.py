@@ -42,19 +42,26 @@ log = structlog.get_logger(__name__)
 class Redis:
     """A pool of connections to one Redis, behind a breaker. Opened lazily: `open` does not fail while it is away.
 
-    `url` may hold a password and is never shown. `environment` is what every name begins with (names.py).
+    `url` may hold a password and is never shown. `environment` is what every name begins with (names.py);
+    `dependency` is what it is called in metrics.
     """
 
     def __init__(
-        self, url: str, *, environment: str, metrics: Metrics, deadline_seconds: float = DEADLINE_SECONDS
+        self,
+        url: str,
+        *,
+        environment: str,
+        metrics: Metrics,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        dependency: str = "redis",
     ) -> None:
         self.environment = environment
         self.breaker = Breaker()
         self._url = url
         self._deadline_seconds = deadline_seconds
-        self._calls = BoundedCalls("redis", metrics)
+        self._calls = BoundedCalls(dependency, metrics)
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._up = metrics.dependency_up.labels("redis")
+        self._up = metrics.dependency_up.labels(dependency)
         self._client: Client | None = None
         self._sentinel: Sentinel | None = None
         self._probe: asyncio.Task[None] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.stores.records import Finding, KeyRecord, SecretState
 
 # Raised with every change of KeyRecord or of its meaning: nodes of two versions share one Redis during an upgrade.
-VERSION = 1
+VERSION = 2
 LARGEST_BYTES = 65_536
 DIGEST_BYTES = 32
 
@@ -125,5 +125,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "features": _is_table,
     "limits": _is_table,
     "entitlement_valid_until": _is_moment_or_nothing,
+    "plan_limits": _is_table,
 }
 assert _CHECKS.keys() == {field.name for field in fields(KeyRecord)}, "a field of KeyRecord has no check"
