@@ -4,12 +4,13 @@ The map, outermost first; an arrow of imports goes down only:
 
     cli/          the commands (`ostiary up`, `serve`, `keys` ...)
     workers/      several processes behind one set of ports (`serve --workers`)
-    app.py        the composition root, with front.py (the public listener) and listeners.py: the only place that names
-                  concrete classes
+    app.py        the composition root, with front.py (the public listener), limit_parts.py and listeners.py: the only
+                  place that names concrete classes
     embedded/     a private PostgreSQL and Redis, and an example upstream, for `ostiary up`
     proxy/        bytes in, bytes out: the story of a request stands in `proxy/exchange.py`
     control/      aiohttp applications: management API, status, the gateway's own public endpoints
     auth/         secrets, credentials, principals, admission, identity headers: no sockets, no HTTP library
+    limits/       rates and quotas: the arithmetic, who shares what, leases of budgets that nodes share (docs/limits.md)
     consistency/  the revision rule: view, feed, confirmation (docs/consistency.md)
     stores/       postgres/ (SQL, migrations), redis, local: what is kept, and where
     telemetry/    metrics

@@ -42,6 +42,7 @@ from gateway.control.status import build_status
 from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, Outage, StoreUnavailable
 from gateway.front import Front
+from gateway.limit_parts import open_limits
 from gateway.listeners import Listeners, Places
 from gateway.proxy.assembly import (
     explainer_of,
@@ -230,8 +231,9 @@ class Gateway:
         last_used = LastUsed(LastUsedStore(postgres), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
+        limiting = await open_limits(settings, view, clock, metrics, self._stack)
         await self._front.serve(
-            admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view)
+            admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view), limiting
         )
         self._is_listening = True
 

@@ -3,6 +3,7 @@
 `str(error)` is for the log and may name hosts; only `public` ever reaches a client.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -26,6 +27,7 @@ class GatewayError(Exception):
     fault = Fault.GATEWAY
     public = "The gateway failed to handle this request."
     retry_after_seconds: int | None = None
+    details: Mapping[str, object] | None = None  # more members of the problem
 
 
 class Outage(GatewayError):

@@ -33,6 +33,7 @@ from gateway.proxy.assembly import (
 from gateway.proxy.crowd import Crowd
 from gateway.proxy.edge import TrustedProxies
 from gateway.proxy.headers import HeaderTable
+from gateway.proxy.limiting import Limiting
 from gateway.proxy.proxy_protocol import ProxyProtocolSite
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
@@ -76,6 +77,7 @@ class Front:
         last_used: LastUsed,
         mint: Mint | None,
         asserters: dict[str, Asserter],
+        limiting: Limiting,
     ) -> None:
         """Serve callers from now on. Raises ListenerFailed."""
         settings, metrics = self._settings, self._metrics
@@ -97,6 +99,7 @@ class Front:
             replies=Replies(settings.identity_headers.request_id),
             new_request_id=request_ids(),
             last_used=last_used,
+            limiting=limiting,
         )
         server = ProxyServer(
             services,

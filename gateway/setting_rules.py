@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway.setting_values import OUTAGE_SECONDS, REFRESH_SECONDS, Address, read_address, read_target
 
+LIMIT_WINDOWS: Final = ("per_second", "per_minute", "per_hour", "per_day", "per_month")
 Place = tuple[str | int, ...]
 _T = TypeVar("_T")
 
@@ -55,6 +56,7 @@ def broken_rules(settings: object, is_written: Callable[[Place], bool] = lambda 
     yield from _upstreams(settings)
     yield from _route_references(settings)
     yield from _route_collisions(settings)
+    yield from _limits(settings)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -298,3 +300,19 @@ def _shares_hosts(one: object, other: object) -> bool:
 def _shares_methods(one: object, other: object) -> bool:
     mine, theirs = set(_texts(one, "methods")), set(_texts(other, "methods"))
     return not mine or not theirs or bool(mine & theirs)
+
+
+def _limits(settings: object) -> Iterator[BrokenRule]:
+    for index, route in enumerate(_list(settings, "routes")):
+        for number, limit in enumerate(_list(route, "limits")):
+            if all(_get(limit, window) is None for window in LIMIT_WINDOWS):
+                yield BrokenRule(
+                    ("routes", index, "limits", number),
+                    "limits nothing",
+                    f"Give it one of {', '.join(LIMIT_WINDOWS)}.",
+                )
+    has_redis = _get(settings, "redis") is not None
+    if _get(_get(settings, "limits"), "mode") == "shared" and not has_redis:
+        yield BrokenRule(
+            ("limits", "mode"), "has nothing that nodes could share it by", "Set up redis: {url}, or count locally."
+        )

@@ -238,6 +238,7 @@ def _starts_with(pattern: str, what: str, cure: str) -> Callable[[SecretStr], Se
 
 
 Whole = Annotated[int, Field(ge=0, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
+Allowance = Annotated[int, Field(ge=-1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
 SecretLength = Annotated[int, Field(ge=16, le=1024), BeforeValidator(_refuse_flag)]
 Tier = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_flag)]
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]

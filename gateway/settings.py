@@ -319,6 +319,8 @@ class Upstream(_Model):
     """Second tries. Null means none."""
     tls: UpstreamTls | None = None
     """For `https` targets. Null means the system's defaults."""
+    concurrency: values.Positive | None = None
+    """Requests that may be under way to it at once, from each node; more are answered 503. Null means no limit."""
     assertion: values.Flag = False
     """Whether it is sent who is calling in a signed form as well, so that it needs not trust the network."""
 
@@ -354,6 +356,31 @@ class RouteTimeouts(_Model):
     """Between two pieces of a response, in seconds."""
 
 
+class RouteLimit(_Model):
+    """How many requests a route takes. At least one window; all of them hold."""
+
+    name: values.Name | None = None
+    """What callers see it called. Null means as `by` says."""
+    by: Literal["key", "user", "tenant", "route", "address"] = "user"
+    """Whose requests are counted together. Callers without a key count by their address."""
+    per_second: values.Positive | None = None
+    """Requests in a second."""
+    per_minute: values.Positive | None = None
+    """Requests in a minute."""
+    per_hour: values.Positive | None = None
+    """Requests in an hour."""
+    per_day: values.Positive | None = None
+    """Requests in a day, from 00:00 UTC."""
+    per_month: values.Positive | None = None
+    """Requests in a month, from 00:00 UTC of its first day."""
+    burst: values.Positive | None = None
+    """How many of a second's, minute's or hour's requests may come at once. Null means all."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow` counts what it would refuse, and refuses nothing."""
+    without_redis: Literal["serve", "refuse"] = "serve"
+    """Where Redis is to count and does not answer: go on by the node's own counts, or refuse (503)."""
+
+
 class Route(_Model):
     """Requests that are answered by one upstream. The longest path that matches wins."""
 
@@ -373,8 +400,10 @@ class Route(_Model):
     """The methods that match. Empty means any."""
     hosts: tuple[values.HostName, ...] = ()
     """The hosts that match, in lower case and without a port. Empty means any."""
-    limits: tuple[dict[str, object], ...] = ()
-    """Rate limits of this route."""
+    limits: tuple[RouteLimit, ...] = ()
+    """Limits of this route, beside those of the caller's plan."""
+    cost: values.Positive = 1
+    """How many requests one of this route counts as."""
     tokens: values.Flag = False
     """Whether short-lived tokens are accepted beside keys. Needs `tokens` to be set up."""
     body_limit_bytes: values.Whole | None = None
@@ -398,8 +427,30 @@ class Plan(_Model):
     """Its rank; routes can ask for at least one."""
     features: dict[values.Name, values.Feature] = {}
     """By name. Without `api_access: true` no key of the user is admitted."""
-    limits: dict[values.LimitWindow, values.Whole] = {}
-    """Requests by window: `per_second`, `per_minute`, `per_hour`, `per_day`, `per_month`."""
+    limits: dict[values.LimitWindow, values.Allowance] = {}
+    """Requests by window: `per_second`, `per_minute`, `per_hour`, `per_day`, `per_month`. -1 and 0 limit nothing."""
+
+
+class PlanLimits(_Model):
+    """How the limits of plans are counted."""
+
+    by: Literal["user", "key", "tenant"] = "user"
+    """Who shares what a plan allows: all keys of a user, each key alone, or all keys of a tenant."""
+
+
+class LimitSettings(_Model):
+    """How limits of plans and routes are counted."""
+
+    mode: Literal["local", "shared"] | None = None
+    """`local`: each node for itself. `shared`: all nodes together, by Redis. Null means shared where there is Redis."""
+    shared: Literal["approximate", "exact"] = "approximate"
+    """`exact`: a call of Redis for each request. `approximate`: nodes take a little ahead, warm requests ask nobody."""
+    plan: PlanLimits = PlanLimits()
+    """How the limits of plans are counted."""
+    key_concurrency: values.Positive | None = None
+    """Requests of one key that may be under way at once, on each node. Null means no limit."""
+    unknown_keys_per_minute: values.Positive | None = None
+    """Unknown keys of one client address that are looked up in a minute. Null means no limit."""
 
 
 class Settings(_Model):
@@ -441,6 +492,8 @@ class Settings(_Model):
     """Which requests go to which upstream, and who may send them."""
     plans: dict[values.Name, Plan] = {}
     """What users can buy, by name."""
+    limits: LimitSettings = LimitSettings()
+    """How limits of plans and routes are counted."""
 
     @field_validator("redis", mode="after")
     @classmethod

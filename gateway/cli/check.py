@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.configuration import ConfigurationError, json_schema, load, warnings_of
+from gateway.configuration import ConfigurationError, json_schema, load
 
 
 def check(
@@ -29,8 +29,6 @@ def check(
         for line in error.lines():
             typer.echo(line, err=True)
         raise typer.Exit(2) from error
-    for warning in warnings_of(settings):
-        typer.echo(f"{file}: warning: {warning}", err=True)
     routes, upstreams = _count(len(settings.routes), "route"), _count(len(settings.upstreams), "upstream")
     typer.echo(f"{file}: ok ({routes}, {upstreams})")
 

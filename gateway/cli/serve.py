@@ -12,7 +12,7 @@ import uvloop
 
 from gateway import __version__
 from gateway.app import Gateway
-from gateway.configuration import load, warnings_of
+from gateway.configuration import load
 from gateway.settings import Settings
 from gateway.telemetry.logs import write_logs
 from gateway.workers.supervisor import Supervisor
@@ -38,8 +38,6 @@ def serve(
     """
     write_logs(sys.stdout)
     settings = load(config)
-    for warning in warnings_of(settings):
-        log.warning("setting_without_effect", setting=warning)
     if workers == 1:
         uvloop.run(run(settings))
     else:

@@ -3,7 +3,6 @@
 document.py      YAML with line numbers; variables of the environment
 mistakes.py      what is wrong, said to an operator
 schema.py        the JSON Schema of the file
-unenforced.py    settings that this version reads and does not act on
 """
 
 import os
@@ -16,11 +15,10 @@ from pydantic import BaseModel, ValidationError
 from gateway.configuration.document import Document, read
 from gateway.configuration.mistakes import ConfigurationError, Mistake, sentence, shown
 from gateway.configuration.schema import json_schema
-from gateway.configuration.unenforced import warnings_of
 from gateway.setting_rules import broken_rules
 from gateway.settings import Settings
 
-__all__ = ["ConfigurationError", "Mistake", "json_schema", "load", "parse", "warnings_of"]
+__all__ = ["ConfigurationError", "Mistake", "json_schema", "load", "parse"]
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Settings:

@@ -20,6 +20,7 @@ from gateway.proxy.edge import AddressRule, TrustedProxies
 from gateway.proxy.explanation import Explainer, Reading
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
+from gateway.proxy.limit_rules import route_limits, upstream_slots
 from gateway.proxy.names import Resolve, WatchedName, connected, is_address, system_resolver
 from gateway.proxy.places import Places
 from gateway.proxy.router import Route, Router
@@ -82,6 +83,7 @@ def _route(settings: Settings, route: RouteSettings) -> Route:
         addresses=address_rule(client.addresses if route.addresses is None else route.addresses),
         closes_revoked=route.close_revoked_streams,
         body_limit_bytes=client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes,
+        limits=route_limits(settings, route),
     )
 
 
@@ -186,6 +188,7 @@ def upstreams_of(
             observe=metrics.upstream_seconds.of(name).observe,
             monotonic=clock.monotonic,
             asserter=asserters.get(name),
+            slots=upstream_slots(configured, metrics),
         )
         if configured.health is not None:
             watches.append(HealthChecks(upstream, _health_check(configured.health), targets, tls))

@@ -2,19 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
 from math import inf
 from typing import Final
 
 import structlog
 from prometheus_client import Counter as MetricCounter
 
-from gateway.proxy.edge import Edge
+from gateway.proxy.edge import Edge, counted
 
 log = structlog.get_logger(__name__)
 
 TOLD_SECONDS: Final = 10.0  # between two log lines: a flood must not become a flood of lines
-HOST_BITS: Final = 64  # of an IPv6 address, which its owner chooses at will
 
 
 class Crowd:
@@ -61,9 +59,7 @@ class Crowd:
         """What an address counts as, an IPv6 one as its network; empty for one that is not counted."""
         if self._address_limit is None or edge.is_trusted:
             return ""
-        if isinstance(edge.address, IPv6Address):
-            return str(IPv6Network((edge.address, HOST_BITS), strict=False))
-        return str(edge.address)
+        return counted(edge.address)
 
     def _refuse(self, limit: str) -> bool:
         self._refused.labels(limit).inc()

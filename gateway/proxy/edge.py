@@ -15,6 +15,7 @@ IpAddress = IPv4Address | IPv6Address
 Lines = Sequence[tuple[bytes, bytes]]  # (lower-cased name, value)
 
 UNKNOWN: Final = "unknown"
+HOST_BITS: Final = 64  # of an IPv6 address, which its owner chooses at will
 HOST: Final = re.compile(rb"[A-Za-z0-9._\-:\[\]]{1,255}")
 # One pair of a Forwarded element (RFC 7239 4), and what ends it: `;` the pair, `,` the element.
 _PAIR: Final = re.compile(
@@ -119,6 +120,13 @@ def address_of(peername: object) -> IpAddress | None:
     return address_in(str(peername[0]).encode()) if isinstance(peername, tuple) else None
 
 
+def counted(address: IpAddress | None) -> str:
+    """What an address counts as: an IPv6 one as its network, since its owner chooses the rest; all unknown as one."""
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, HOST_BITS), strict=False))
+    return UNKNOWN if address is None else str(address)
+
+
 @dataclass(frozen=True, slots=True)
 class AddressRule:
     """From where something may be used. `allow` empty means from anywhere; `deny` wins."""
@@ -137,10 +145,11 @@ class AddressRule:
 class Edge:
     """The peer of one connection. `address` is the socket's, or that of a PROXY header; `scheme` http or https."""
 
-    __slots__ = ("_is_trusted", "_last", "_lines", "_proxies", "_scheme", "_text", "address")
+    __slots__ = ("_counted", "_is_trusted", "_last", "_lines", "_proxies", "_scheme", "_text", "address")
 
     def __init__(self, address: IpAddress | None, scheme: str, proxies: TrustedProxies) -> None:
         self.address = address
+        self._counted = counted(address)
         self._text = (UNKNOWN if address is None else str(address)).encode()
         self._scheme = scheme.encode()
         self._proxies = proxies
@@ -166,6 +175,12 @@ class Edge:
         lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (chain, said.proto or self._scheme)
         host = said.host or host
         return lines + (b"X-Forwarded-Host: %b\r\n" % host if host else b"")
+
+    def client_name(self, said: Lines) -> str:
+        """What the client behind this connection counts as: its address, an IPv6 one as its network (R297)."""
+        if not self._is_trusted:
+            return self._counted
+        return counted(self._proxies.client_of((*self._proxies.read(said).chain, self._text)))
 
     def is_admitted(self, rule: AddressRule, said: Lines) -> bool:
         """Whether the client behind this connection may come in."""

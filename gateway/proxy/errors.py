@@ -91,6 +91,23 @@ class PayloadTooLarge(GatewayError):
     public = "The request's body is too large."
 
 
+class RateLimited(GatewayError):
+    """A limit of requests that time gives back. `lines` are the header lines that tell of all that hold."""
+
+    code = "rate_limited"
+    status = 429
+    fault = Fault.CLIENT
+    public = "Too many requests. Try again after Retry-After."
+    lines = b""
+
+
+class QuotaExhausted(RateLimited):
+    """A day's or a month's requests are used up."""
+
+    code = "quota_exhausted"
+    public = "The requests of this day or month are used up."
+
+
 class RequestTimeout(GatewayError):
     """The client stopped sending in the middle of a request."""
 
@@ -127,6 +144,12 @@ class UpstreamUnavailable(UpstreamError):
     status = 503
     public = "The service behind the gateway is not available right now. Try again shortly."
     retry_after_seconds = 2
+
+
+class UpstreamBusy(UpstreamUnavailable):
+    """As many requests are under way as the upstream is to have at once."""
+
+    retry_after_seconds = 1
 
 
 class UpstreamTimeout(GatewayError):

@@ -12,6 +12,7 @@ own, and the client's bytes wait meanwhile. Once a reply has begun, an error can
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -23,12 +24,14 @@ from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError, Outage
+from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import VARY, Cors, is_preflight
 from gateway.proxy.errors import (
     AddressRefused,
     BadRequest,
     NotFound,
     PayloadTooLarge,
+    RateLimited,
     RequestTimeout,
     UpstreamError,
     UpstreamHungUp,
@@ -38,6 +41,7 @@ from gateway.proxy.errors import (
 )
 from gateway.proxy.framing import LAST_CHUNK, NO_BODY, Body, ChunkedBody, UntilClose, chunk
 from gateway.proxy.heads import last_chunk, reply_head, request_head, switch_head
+from gateway.proxy.limiting import Limiting, Slots, guarded, leave
 from gateway.proxy.replies import CONTINUE, CRLF
 from gateway.proxy.request_head import UNMATCHED, RequestHead
 from gateway.proxy.response_head import ResponseFields
@@ -100,6 +104,8 @@ class Exchange:
     _tunnel: Tunnel | None = None
     _permit: StreamPermit | None = None
     _has_repeated = False  # on a kept connection that died at once: free, and no fault of the target
+    _limit_lines = b""  # what the reply tells of the caller's limits
+    _slots: Slots = ()  # what is counted in until it ends
     _user = ""  # whom consistent hashing goes by
     _tried: tuple[Target, ...] = ()
     _pending_head = b""  # of the reply, between `on_response` and `on_payload`
@@ -179,7 +185,14 @@ class Exchange:
 
     async def _resolve(self, credential: Credential, access: Access) -> None:
         try:
-            self._decided(await self._services.admission.resolve(credential, access))
+            services = self._services
+            look_up = partial(services.admission.resolve, credential, access)
+            guard = None if services.limiting is None else services.limiting.guard
+            if guard is None or services.admission.remembers(credential.digest):
+                self._decided(await look_up())
+            else:
+                address = self._client.edge.client_name(self._request.fields.forwarded)
+                self._decided(await guarded(guard, look_up, address))
         except GatewayError as error:
             self._answer_error(error)
         except Exception:
@@ -198,7 +211,43 @@ class Exchange:
         if limit is not None and (self._request.content_length or 0) > limit:
             raise PayloadTooLarge("Content-Length is over the route's limit")
         self._admitted = decision
-        self._upstream = upstream = self._services.upstreams[match.route.upstream]
+        self._upstream = self._services.upstreams[match.route.upstream]
+        limits, principal = match.route.limits, decision.principal
+        if limits is not None and (
+            limits.is_bounded or limits.rules or (principal is not None and principal.allowance is not None)
+        ):
+            self._limit(limits, decision)
+        else:
+            self._forward(decision)
+
+    def _limit(self, limits: RouteLimits, decision: Admitted) -> None:
+        """Forward what is within its limits, now or once that is known. Hot."""
+        limiting, upstream, edge = self._services.limiting, self._upstream, self._client.edge
+        if limiting is not None:
+            assert upstream is not None
+            if limits.is_bounded:
+                self._slots = limiting.occupied(upstream, decision.principal)
+            lines = limiting.check(limits, decision, edge, self._request.fields.forwarded)
+            if lines is None:
+                self._task = asyncio.create_task(self._wait_for_limits(limiting, limits, decision))
+                return
+            self._limit_lines = lines
+        self._forward(decision)
+
+    async def _wait_for_limits(self, limiting: Limiting, limits: RouteLimits, decision: Admitted) -> None:
+        said = self._request.fields.forwarded
+        try:
+            self._limit_lines = await limiting.resolve(limits, decision, self._client.edge, said)
+            self._forward(decision)
+        except GatewayError as error:
+            self._answer_error(error)
+        except Exception:
+            self._answer_unforeseen()
+
+    def _forward(self, decision: Admitted) -> None:
+        """Send the request on, on a connection that is kept or on a new one. Hot."""
+        upstream = self._upstream
+        assert upstream is not None
         asserter = upstream.asserter
         if asserter is not None and asserter.signers.current is None and decision.principal is not None:
             self._task = asyncio.create_task(self._wait_for_signer(asserter, decision))
@@ -224,7 +273,7 @@ class Exchange:
         """Go on once the key is known by which the upstream can be told who calls; for want of it, with a 503."""
         try:
             await asserter.settled()
-            self._decided(decision)
+            self._forward(decision)
         except GatewayError as error:
             self._answer_error(error)
         except Exception:
@@ -367,7 +416,9 @@ class Exchange:
         self._stage = Stage.TUNNEL
         self.deadline = inf
         self._connection = None
-        self._client.write(switch_head(response, self._request_id_line, self._request.fields.key_protocol))
+        self._client.write(
+            switch_head(response, self._request_id_line + self._limit_lines, self._request.fields.key_protocol)
+        )
         self._tunnel = Tunnel(
             self._client.transport,
             connection.transport,
@@ -392,7 +443,7 @@ class Exchange:
             request.keeps_alive = False
         head = reply_head(
             response,
-            self._request_id_line,
+            self._request_id_line + self._limit_lines,
             False,
             not request.keeps_alive,
             not request.is_http_11,
@@ -412,7 +463,7 @@ class Exchange:
             request.keeps_alive = False
         self._pending_head = reply_head(
             response,
-            self._request_id_line,
+            self._request_id_line + self._limit_lines,
             self._is_chunked_reply,
             not request.keeps_alive,
             not request.is_http_11,
@@ -619,6 +670,9 @@ class Exchange:
         if self._stage is DONE:
             return
         closes = self._closes() or isinstance(error, BadRequest)
+        outcome = Outcome.OUTAGE if isinstance(error, Outage) else _OUTCOMES[error.fault]
+        if isinstance(error, RateLimited):
+            outcome, self._limit_lines = Outcome.LIMITED, error.lines
         allowed: Sequence[bytes] = self._match.allowed if self._match is not None else ()
         status, reply = self._services.replies.error(
             error,
@@ -626,9 +680,8 @@ class Exchange:
             closes=closes,
             is_head=self.method == b"HEAD",
             allowed=allowed,
-            cors_lines=self._cors_lines,
+            cors_lines=self._cors_lines + self._limit_lines,
         )
-        outcome = Outcome.OUTAGE if isinstance(error, Outage) else _OUTCOMES[error.fault]
         self._answer(status, reply, outcome, closes)
 
     def _answer_unforeseen(self) -> None:
@@ -647,6 +700,8 @@ class Exchange:
 
     def _finish(self, status: int, outcome: Outcome, now: float | None = None) -> None:
         """Record, exactly once (R320)."""
+        if self._slots:
+            leave(self._slots)
         if self._target is not None and self._target.is_on_trial:
             self._target.trial_ended()
         self._stage = DONE

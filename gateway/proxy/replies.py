@@ -91,7 +91,7 @@ class Replies:
             headers += b"Retry-After: %d\r\n" % error.retry_after_seconds
         if error.status == 405:
             headers += b"Allow: %b\r\n" % b", ".join(allowed)
-        members = _members(error.status, error.code, error.public, request_id)
+        members = _members(error.status, error.code, error.public, request_id) | dict(error.details or {})
         return error.status, self._problem(error.status, members, request_id, headers, closes=closes, is_head=is_head)
 
     def _problem(

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.auth.verdict import Access
+from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import Cors
 from gateway.proxy.edge import AddressRule
 from gateway.proxy.errors import BadRequest
@@ -40,6 +41,7 @@ class Route:
     cors: Cors | None = None
     addresses: AddressRule | None = None
     closes_revoked: bool = True  # whether open streams and sockets end with their key
+    limits: RouteLimits | None = None  # None: requests here count against no limit, not even the plan's
 
 
 class Match:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gateway.auth.admission import Admission
 from gateway.auth.last_used import LastUsed
 from gateway.proxy.edge import Edge
+from gateway.proxy.limiting import Limiting
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Router
 from gateway.proxy.tally import Tally
@@ -64,6 +65,7 @@ class Services:
     replies: Replies
     new_request_id: Callable[[], bytes]
     last_used: LastUsed
+    limiting: Limiting | None = None  # none where a request is only explained
 
 
 def request_ids() -> Callable[[], bytes]:

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
 
     FORWARDED = "forwarded"
     REFUSED = "refused"
+    LIMITED = "limited"
     PREFLIGHT = "preflight"
     OUTAGE = "outage"
     CLIENT_ERROR = "client_error"

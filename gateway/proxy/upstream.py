@@ -7,6 +7,7 @@ import structlog
 
 from gateway.auth.assertions import Asserter
 from gateway.errors import GatewayError
+from gateway.limits.concurrency import Concurrency
 from gateway.proxy.balance import Balance, balancer
 from gateway.proxy.errors import UpstreamUnavailable
 from gateway.proxy.target import Target
@@ -23,7 +24,7 @@ class Upstream:
     """A named service. Times are seconds; `observe` takes each response time; `attempts` counts the first try.
 
     `idle_seconds` is how long a connection is kept between two requests; `asserter` signs for it who is calling, where
-    it asks for that.
+    it asks for that; `slots` counts its requests, where they are limited.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Upstream:
         observe: Callable[[float], None],
         monotonic: Callable[[], float],
         asserter: Asserter | None = None,
+        slots: Concurrency | None = None,
     ) -> None:
         self.name = name
         self.asserter = asserter
+        self.slots = slots
         self.targets = targets
         self.connect_seconds = connect_seconds
         self.idle_seconds = idle_seconds

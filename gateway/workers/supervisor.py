@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from gateway import __version__
-from gateway.configuration import ConfigurationError, warnings_of
+from gateway.configuration import ConfigurationError
 from gateway.control.status import status_of
 from gateway.errors import GatewayError
 from gateway.listeners import Listeners
@@ -113,8 +113,6 @@ class Supervisor:
         settings = self._settings_read()
         if settings is None:
             return
-        for warning in warnings_of(settings):
-            log.warning("setting_without_effect", setting=warning)
         log.info("reloading")
         for replaced, slot in enumerate(crew.slots):
             if not await crew.replace(slot, settings):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cli.check import check
-from gateway.configuration import ConfigurationError, json_schema, load, parse, warnings_of
+from gateway.configuration import ConfigurationError, json_schema, load, parse
 from gateway.settings import Address, Settings, Target
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "gateway.yaml"
@@ -77,18 +77,9 @@ async def test_every_form_of_the_file() -> None:
 
 
 async def test_example_is_good() -> None:
-    """config/gateway.yaml loads with nothing set, and uses nothing that this version does not act on."""
+    """config/gateway.yaml loads with nothing set."""
     settings = load(EXAMPLE, {})
     assert settings.redis is None
-    assert warnings_of(settings) == []
-
-
-async def test_unenforced_settings_warn() -> None:
-    """A setting that is read and not acted on is told, one sentence each, and is no mistake."""
-    assert warnings_of(read(WHOLE, STORES)) == [
-        "routes[0].limits: rate limits are not enforced by this version.",
-        "plans.starter.limits: rate limits are not enforced by this version.",
-    ]
 
 
 async def test_every_mistake_at_once() -> None:
@@ -519,12 +510,16 @@ async def test_check_good() -> None:
     assert run(EXAMPLE) == (0, f"{EXAMPLE}: ok (2 routes, 1 upstream)\n", "")
 
 
-async def test_check_warns(tmp_path: Path) -> None:
-    """Warnings go to stderr and do not fail the check."""
-    file = tmp_path / "f.yaml"
-    file.write_text(HEAD + "plans: {p: {limits: {per_day: 1}}}")
-    warning = f"{file}: warning: plans.p.limits: rate limits are not enforced by this version.\n"
-    assert run(file) == (0, f"{file}: ok (0 routes, 0 upstreams)\n", warning)
+async def test_limits_that_cannot_be_kept_are_mistakes() -> None:
+    """A limit without a window, and budgets that nodes have nothing to share by."""
+    routes = (
+        "upstreams: {o: {targets: ['http://h']}}\nroutes: [{name: a, paths: [/a], upstream: o, limits: [{by: key}]}]\n"
+    )
+    told = mistakes(HEAD + routes + "limits: {mode: shared}")
+    assert [line.partition(". ")[0] for line in told] == [
+        "4: routes[0].limits[0]: limits nothing",
+        "5: limits.mode: has nothing that nodes could share it by",
+    ]
 
 
 async def test_check_bad(tmp_path: Path) -> None:
