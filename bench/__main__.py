@@ -2,9 +2,9 @@
 
 `python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, revocations,
 what only a gateway for keys meets, and what a second worker brings; `http`, `transfers`, `revocation`, `keys` or
-`workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `memory` measures
-what keys and connections take, `listing` what a page of a million keys costs, `behaviours` what each proxy does with
-doubtful HTTP.
+`workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
+what each way of counting costs, and a million buckets; `memory` what keys and connections take, `listing` what a page
+of a million keys costs, `behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import listing, measure, memory, request_report, revocation, transfers, workers, workloads
+from bench import limits, listing, measure, memory, request_report, revocation, transfers, workers, workloads
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
 from bench.keys import command as keys
@@ -111,6 +111,10 @@ def _keys(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _limits(arguments: argparse.Namespace, cores: Cores) -> int:
+    return limits.run(cores, measure.Plan(arguments.rounds, arguments.seconds), arguments.only)
+
+
 _COMMANDS = {
     "http": _http,
     "transfers": _transfers,
@@ -119,6 +123,7 @@ _COMMANDS = {
     "workers": _workers,
     "listing": _listing,
     "memory": _memory,
+    "limits": _limits,
     "behaviours": _behaviours,
 }
 _OF_PEERS = ("http", "transfers")
