@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class SecretState(StrEnum):
@@ -65,3 +65,17 @@ class Invalidation:
 
     revision: int
     subject: str
+
+
+class UsedRow(NamedTuple):
+    """What one key did on one route, with one outcome. The three ids are empty where nobody is known."""
+
+    key_id: str
+    tenant_id: str
+    user_id: str
+    route: str
+    outcome: str
+    code: str
+    requests: int
+    received_bytes: int
+    sent_bytes: int
