@@ -43,6 +43,7 @@ from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, Outage, StoreUnavailable
 from gateway.front import Front
 from gateway.limit_parts import open_limits
+from gateway.limits.metering import Meter
 from gateway.listeners import Listeners, Places
 from gateway.proxy.assembly import (
     explainer_of,
@@ -58,6 +59,7 @@ from gateway.stores.postgres.migrate import check_schema
 from gateway.stores.postgres.plans import PlanRow, declare
 from gateway.stores.postgres.replicas import Replicas
 from gateway.stores.postgres.revisions import RevisionLog
+from gateway.stores.postgres.usage import UsageStore
 from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.entries import RedisEntries
@@ -232,8 +234,9 @@ class Gateway:
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
         limiting = await open_limits(settings, view, clock, metrics, self._stack)
+        meter = await self._open_meter(postgres, view)
         await self._front.serve(
-            admission, reader, last_used, self._mint(postgres, tokens), self._asserters(tokens, view), limiting
+            admission, reader, last_used, meter, self._mint(postgres, tokens), self._asserters(tokens, view), limiting
         )
         self._is_listening = True
 
@@ -310,6 +313,20 @@ class Gateway:
         await keys.start()
         self._stack.push_async_callback(keys.close)
         return People(postgres, keys, configured)
+
+    async def _open_meter(self, postgres: Postgres, view: View) -> Meter:
+        configured = self._settings.metering
+        store = UsageStore(postgres, node_id=self.node_id, retention_months=configured.retention_months)
+        meter = Meter(
+            store,
+            self._clock,
+            self.metrics,
+            interval_seconds=configured.interval_seconds,
+            to_database=view.to_database,
+        )
+        await meter.start()
+        self._stack.push_async_callback(meter.close)
+        return meter
 
     # -- explaining
 

@@ -20,6 +20,7 @@ from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
+from gateway.limits.metering import Meter
 from gateway.listeners import BACKLOG, SHUTDOWN_SECONDS, Listeners, Place, Sockets, tcp_sites
 from gateway.proxy.assembly import (
     address_rule,
@@ -75,6 +76,7 @@ class Front:
         admission: Admission,
         credentials: CredentialReader,
         last_used: LastUsed,
+        meter: Meter,
         mint: Mint | None,
         asserters: dict[str, Asserter],
         limiting: Limiting,
@@ -100,6 +102,7 @@ class Front:
             new_request_id=request_ids(),
             last_used=last_used,
             limiting=limiting,
+            meter=meter,
         )
         server = ProxyServer(
             services,

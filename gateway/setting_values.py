@@ -242,6 +242,7 @@ Allowance = Annotated[int, Field(ge=-1, le=NUMBER_MAXIMUM), BeforeValidator(_ref
 SecretLength = Annotated[int, Field(ge=16, le=1024), BeforeValidator(_refuse_flag)]
 Tier = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_flag)]
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
+RetentionMonths = Annotated[int, Field(ge=1, le=1200), BeforeValidator(_refuse_flag)]
 TokenSeconds = Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM), BeforeValidator(_refuse_flag)]
 Seconds = Annotated[
     float,

@@ -114,6 +114,15 @@ class CacheSettings(_Model):
     """How long known keys are served beyond the bound with neither Postgres nor Redis. Above 0 breaks the promise."""
 
 
+class MeteringSettings(_Model):
+    """What callers use is counted by key, route, outcome and minute."""
+
+    interval_seconds: values.Seconds = 15
+    """How often a node writes what it has counted. One that is killed loses that much at most."""
+    retention_months: values.RetentionMonths = 13
+    """Whole months for which usage is kept, beside the present one; at most 1200."""
+
+
 class TokenSettings(_Model):
     """Short-lived access tokens that callers mint from their keys: `POST /.ostiary/tokens`."""
 
@@ -468,6 +477,8 @@ class Settings(_Model):
     """What keys look like, and how many a user may own."""
     cache: CacheSettings = CacheSettings()
     """How long answers about keys are kept."""
+    metering: MeteringSettings = MeteringSettings()
+    """What callers use is counted by key, route, outcome and minute."""
     tokens: TokenSettings | None = None
     """Short-lived access tokens. Null means that there are none."""
     oidc: OidcSettings | None = None

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.auth.credentials import INVALID, Credential, Token
 from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
-from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.refusal import Owner, Reason, Refusal
 from gateway.auth.secrets import Peppers
 from gateway.auth.tokens import INVALID_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_ALLOWED, Claims, Disproved
 from gateway.auth.verdict import ROTATED, Access, authorize, first_deadline, standing_refusal, subjects_of
@@ -242,9 +242,10 @@ class Admission:
 
     def _judge(self, entry: Entry, access: Access, now: float, tier: str) -> Admitted | Refusal:
         """An entry's verdict for one route, at `now`. The entry may be used: the caller has applied the rule."""
-        if now >= entry.deadline:
-            return self._refuse(entry.after, tier, entry.kind)
         verdict = entry.verdict
+        if now >= entry.deadline:
+            after = entry.after if isinstance(verdict, Refusal) else entry.after.of(_owner_of(verdict))
+            return self._refuse(after, tier, entry.kind)
         if isinstance(verdict, Refusal):
             return self._refuse(verdict, tier, entry.kind)
         principal = verdict.principal
@@ -252,7 +253,7 @@ class Admission:
         if not access.is_plain or principal.is_narrowed:
             refusal = authorize(principal, access)
             if refusal is not None:
-                return self._refuse(refusal, tier, entry.kind)
+                return self._refuse(refusal.of(_owner_of(verdict)), tier, entry.kind)
         if tier == "local":
             self._admitted_warm[principal.kind][0] += 1
         else:
@@ -468,7 +469,8 @@ class Admission:
         if self._monotonic() >= self._view.to_monotonic(claims.ends_at):
             await self._freshen()  # before the first poll every moment has passed
             if self._monotonic() >= self._view.to_monotonic(claims.ends_at):
-                return self._disproved(token, TOKEN_EXPIRED, claims.subjects)
+                owner = Owner(claims.key_id, claims.tenant_id, claims.user_id)
+                return self._disproved(token, TOKEN_EXPIRED.of(owner), claims.subjects)
         return claims
 
     def _disproved(self, token: Token, refusal: Refusal, subjects: tuple[str, ...]) -> Refusal:
@@ -602,3 +604,9 @@ class Admission:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _owner_of(admitted: Admitted) -> Owner:
+    principal = admitted.principal
+    assert principal is not None, "entries are made of keys"
+    return Owner(principal.key_id, principal.tenant_id, principal.user_id)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Reason(StrEnum):
@@ -24,9 +25,25 @@ class Reason(StrEnum):
     UPGRADE_REQUIRED = "upgrade_required"
 
 
+class Owner(NamedTuple):
+    """Whose the credential is, where it is genuine."""
+
+    key_id: str
+    tenant_id: str
+    user_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The caller may not pass. `details` are public facts for the reply (for instance the missing scopes)."""
+    """The caller may not pass. `details` are public facts for the reply (for instance the missing scopes).
+
+    `owner` is there where it is known who was refused, for the meter alone: it is no part of the verdict.
+    """
 
     reason: Reason
     details: dict[str, object] = field(default_factory=dict)
+    owner: Owner | None = field(default=None, compare=False, repr=False)
+
+    def of(self, owner: Owner) -> "Refusal":
+        """The same, of somebody who is known."""
+        return Refusal(self.reason, self.details, owner)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from gateway.auth.credentials import INVALID
 from gateway.auth.principal import AuthKind, Principal
-from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.refusal import Owner, Reason, Refusal
 from gateway.auth.scopes import lacking
 from gateway.stores.records import Finding, KeyRecord
 
@@ -62,7 +62,8 @@ STANDING: Final[tuple[tuple[Reason, Callable[[KeyRecord], bool]], ...]] = (
 
 def standing_refusal(record: KeyRecord) -> Refusal | None:
     """Why this record admits nobody, if it does not."""
-    return next((Refusal(reason) for reason, applies in STANDING if applies(record)), None)
+    owner = Owner(record.key_id, record.tenant_id, record.user_id)
+    return next((Refusal(reason, owner=owner) for reason, applies in STANDING if applies(record)), None)
 
 
 def ends_of(record: KeyRecord) -> list[tuple[float, Refusal]]:

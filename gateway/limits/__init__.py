@@ -1,1 +1,4 @@
-"""How much of what was sold may be used now: the arithmetic, who shares what, and how nodes share it."""
+"""What callers have used and what is left to them: arithmetic, who shares what, how nodes share it, and the meter.
+
+Must not know: HTTP, sockets, SQL.
+"""

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
+from gateway.limits.metering import NOBODY
 from gateway.proxy.edge import Edge, IpAddress
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
@@ -299,6 +300,7 @@ class ClientConnection(asyncio.Protocol):
         status, reply = services.replies.error(error, services.new_request_id(), closes=True, allowed=allowed)
         self.write(reply)
         services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
+        services.meter.ended(NOBODY, "none", Outcome.CLIENT_ERROR, error.code, 0, 0)
         self._begin_draining()
 
     # -- what the exchange asks for

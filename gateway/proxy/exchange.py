@@ -24,6 +24,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.errors import Fault, GatewayError, Outage
+from gateway.limits.metering import NOBODY, Owner
 from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import VARY, Cors, is_preflight
 from gateway.proxy.errors import (
@@ -63,6 +64,9 @@ ANY_KEY: Final = Access("required", tokens=True, admits_narrowed=True)
 HALF_CLOSED_SECONDS: Final = 1.0  # how long a client that closed its side may wait for the next byte of its reply
 SLOWEST_BODY: Final = 256  # bytes per second, on the whole, of a body whose reply has not begun: a trickle is an attack
 CLIENT_CLOSED_REQUEST: Final = 499
+UNSENT: Final = "unsent"  # what the meter says of a request whose client left before the upstream had it
+UNANSWERED: Final = "unanswered"  # or before a reply had begun
+METERED_SECONDS: Final = 5.0  # between two looks at the bytes of a stream or a socket
 
 
 class Stage(Enum):
@@ -114,6 +118,10 @@ class Exchange:
     _is_reply_paused = False  # the client takes no more, so the upstream's connection is not read
     _is_upstream_blocked = False  # it takes no more of the body
     _body_bytes = 0
+    _body_bytes_metered = 0  # those of them that the meter knows already
+    _reply_bytes = 0  # those that the meter does not know yet; of the reply's body, or to a tunnel's client
+    _meters_at = 0.0  # when the bytes of a long exchange are counted next (monotonic)
+    _refused: Owner | None = None  # who was refused, where that is known
     _client_left_at: float
     _sent_at = 0.0
 
@@ -180,7 +188,7 @@ class Exchange:
         assert self._match is not None
         head = cors.preflight(request.fields, self._match.route.methods) + self._request_id_line
         closes = self._closes()
-        self._answer(204, head + (b"Connection: close\r\n\r\n" if closes else CRLF), Outcome.PREFLIGHT, closes)
+        self._answer(204, head + (b"Connection: close\r\n\r\n" if closes else CRLF), Outcome.PREFLIGHT, closes, 204)
         return True
 
     async def _resolve(self, credential: Credential, access: Access) -> None:
@@ -202,6 +210,7 @@ class Exchange:
         if isinstance(decision, Refusal):
             self._answer_refusal(decision)
             return
+        self._admitted = decision
         match = self._match
         if match is None:
             raise NotFound("no route")
@@ -210,7 +219,6 @@ class Exchange:
         limit = match.route.body_limit_bytes
         if limit is not None and (self._request.content_length or 0) > limit:
             raise PayloadTooLarge("Content-Length is over the route's limit")
-        self._admitted = decision
         self._upstream = self._services.upstreams[match.route.upstream]
         limits, principal = match.route.limits, decision.principal
         if limits is not None and (
@@ -450,6 +458,7 @@ class Exchange:
             self._cors_lines,
         )
         self._client.write(head + payload)
+        self._reply_bytes = len(payload)
         self._complete(now)
 
     def on_response(self, response: ResponseFields, body: Body) -> None:
@@ -488,6 +497,7 @@ class Exchange:
     def on_payload(self, payload: bytes, is_complete: bool) -> None:
         """As ReplyReceiver. Hot."""
         head, self._pending_head = self._pending_head, b""
+        self._reply_bytes += len(payload)
         if self._is_chunked_reply:
             if payload:
                 payload = chunk(payload)
@@ -571,10 +581,12 @@ class Exchange:
     def client_left(self) -> None:
         """The client's connection is gone: nobody is owed a reply, and the upstream must not get a whole request."""
         if self._stage is Stage.TUNNEL:
+            self._take_tunnel_bytes()
             self._finish(self._status, FORWARDED)
         elif self._stage is not DONE:
             self._drop_upstream()
-            self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE)
+            began = UNANSWERED if self._sent_at else UNSENT
+            self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE, code=self._status or began)
 
     def end_soon(self) -> None:
         """The gateway stops: let the connection end with this exchange, and tell a socket that it is time to go."""
@@ -598,6 +610,8 @@ class Exchange:
         """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
         if self._stage in (RELAYING, Stage.TUNNEL):
             self._check_permit(now)
+        if now >= self._meters_at and self._stage is not DONE:
+            self._meter_so_far(now)
         if self._tunnel is not None:
             self._tunnel.sweep(now)
             return
@@ -664,7 +678,8 @@ class Exchange:
         status, reply = self._services.replies.refusal(
             refusal, self._request_id, closes=closes, is_head=is_head, cors_lines=self._cors_lines
         )
-        self._answer(status, reply, Outcome.REFUSED, closes)
+        self._refused = refusal.owner
+        self._answer(status, reply, Outcome.REFUSED, closes, refusal.reason)
 
     def _answer_error(self, error: GatewayError) -> None:
         if self._stage is DONE:
@@ -682,7 +697,7 @@ class Exchange:
             allowed=allowed,
             cors_lines=self._cors_lines + self._limit_lines,
         )
-        self._answer(status, reply, outcome, closes)
+        self._answer(status, reply, outcome, closes, error.code)
 
     def _answer_unforeseen(self) -> None:
         """An exception that nobody foresaw is a 500, never a pass (R075)."""
@@ -693,13 +708,13 @@ class Exchange:
         """A body that was not read to its end is never taken for the next request: the connection ends."""
         return not self._request.keeps_alive or not self._request.body.is_complete
 
-    def _answer(self, status: int, reply: bytes, outcome: Outcome, closes: bool) -> None:
+    def _answer(self, status: int, reply: bytes, outcome: Outcome, closes: bool, code: int | str) -> None:
         self._client.write(reply)
-        self._finish(status, outcome)
+        self._finish(status, outcome, code=code)
         self._client.finished(not closes)
 
-    def _finish(self, status: int, outcome: Outcome, now: float | None = None) -> None:
-        """Record, exactly once (R320)."""
+    def _finish(self, status: int, outcome: Outcome, now: float | None = None, code: int | str = "") -> None:
+        """Record, exactly once (R320). `code`: what the meter calls it, where that is not the status."""
         if self._slots:
             leave(self._slots)
         if self._target is not None and self._target.is_on_trial:
@@ -709,7 +724,36 @@ class Exchange:
         route = "none" if self._match is None else self._match.route.name
         if now is None:
             now = self._services.monotonic()
-        self._services.tally.finished(route, self.method, status, outcome, now - self._started_at)
+        services = self._services
+        services.tally.finished(route, self.method, status, outcome, now - self._started_at)
+        admitted = self._admitted
+        owner: Owner | None = self._refused if admitted is None else admitted.principal
+        services.meter.ended(
+            NOBODY if owner is None else owner,
+            route,
+            outcome,
+            code or status,
+            self._body_bytes - self._body_bytes_metered,
+            self._reply_bytes,
+        )
+
+    def _meter_so_far(self, now: float) -> None:
+        """Count the bytes that have passed, so that a stream is seen while it lasts, and not lost with a node."""
+        self._meters_at = now + METERED_SECONDS
+        self._take_tunnel_bytes()
+        received_bytes = self._body_bytes - self._body_bytes_metered
+        admitted, match = self._admitted, self._match
+        if admitted is not None and match is not None and (received_bytes or self._reply_bytes):
+            owner, code = admitted.principal or NOBODY, self._status or UNANSWERED
+            self._services.meter.passed(owner, match.route.name, FORWARDED, code, received_bytes, self._reply_bytes)
+            self._body_bytes_metered = self._body_bytes
+            self._reply_bytes = 0
+
+    def _take_tunnel_bytes(self) -> None:
+        if self._tunnel is not None:
+            received_bytes, sent_bytes = self._tunnel.take_bytes()
+            self._body_bytes += received_bytes
+            self._reply_bytes += sent_bytes
 
 
 _OUTCOMES: Final = {

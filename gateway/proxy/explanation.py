@@ -19,6 +19,7 @@ from gateway.auth.refusal import Refusal
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.errors import GatewayError, Outage
+from gateway.limits.metering import Meter
 from gateway.proxy.edge import Edge, TrustedProxies, address_in
 from gateway.proxy.errors import AddressRefused, UpstreamUnavailable
 from gateway.proxy.exchange import ANY_KEY, Exchange
@@ -162,7 +163,7 @@ class Explainer:
 
     def services(self, admission: Admission, replies: Replies, connector: Any) -> Services:
         """The parts of one exchange: the real ones, or real ones that nobody else has."""
-        metrics = Metrics()
+        metrics, unwritten = Metrics(), Unwritten()
         return Services(
             router=self._router,
             admission=admission,
@@ -172,7 +173,8 @@ class Explainer:
             body_seconds=LONGEST_SECONDS,
             replies=replies,
             new_request_id=lambda: REQUEST_ID,
-            last_used=LastUsed(Unwritten(), self._clock),
+            last_used=LastUsed(unwritten, self._clock),
+            meter=Meter(unwritten, self._clock, metrics, interval_seconds=LONGEST_SECONDS, to_database=lambda now: now),
         )
 
     def edge(self, address: str | None) -> Edge:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.auth.admission import Admission
 from gateway.auth.last_used import LastUsed
+from gateway.limits.metering import Meter
 from gateway.proxy.edge import Edge
 from gateway.proxy.limiting import Limiting
 from gateway.proxy.replies import Replies
@@ -65,6 +66,7 @@ class Services:
     replies: Replies
     new_request_id: Callable[[], bytes]
     last_used: LastUsed
+    meter: Meter
     limiting: Limiting | None = None  # none where a request is only explained
 
 

@@ -85,7 +85,13 @@ class NotedReplies(Replies):
 
 
 class Unwritten:
-    """Where last uses are not written."""
+    """Where neither last uses nor usage is written."""
 
     async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
         """As the store of LastUsed."""
+
+    async def add(self, batch: int, age_seconds: float, rows: Sequence[Any]) -> None:
+        """As the store of Meter."""
+
+    async def keep_partitions(self) -> None:
+        """As the store of Meter."""

@@ -215,6 +215,12 @@ class Tunnel:
         """Bytes have passed."""
         self._active_at = self._monotonic()
 
+    def take_bytes(self) -> tuple[int, int]:
+        """How many bytes have come from the client, and from the upstream, since this was asked before."""
+        taken = self._client_side.passed_bytes, self._upstream_side.passed_bytes
+        self._client_side.passed_bytes = self._upstream_side.passed_bytes = 0
+        return taken
+
 
 class _Side(asyncio.Protocol):
     """Reads from one transport and writes to the other."""
@@ -224,6 +230,7 @@ class _Side(asyncio.Protocol):
         self._other = other
         self._boundary = boundary
         self.has_ended = False
+        self.passed_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         self._tunnel.moved()
@@ -233,6 +240,7 @@ class _Side(asyncio.Protocol):
             return
         if self._boundary is not None:
             self._boundary.feed(data)
+        self.passed_bytes += len(data)
         self._other.write(data)
 
     def eof_received(self) -> bool:

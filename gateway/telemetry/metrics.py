@@ -18,6 +18,8 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
     "ostiary_pending_propagations": max,
     "ostiary_dependency_up": min,
     "ostiary_connections": sum,
+    "ostiary_metering_unwritten_rows": sum,
+    "ostiary_metering_unwritten_seconds": max,
 }
 
 
@@ -94,6 +96,17 @@ class Metrics:
             "ostiary_dropped_calls",
             "Calls to a dependency abandoned at our deadline",
             ["dependency"],
+            registry=r,
+        )
+        self.metering_rows = self._gauge(
+            "ostiary_metering_unwritten_rows", "Rows of usage in memory, to be added to the database"
+        )
+        self.metering_seconds = self._gauge(
+            "ostiary_metering_unwritten_seconds", "Age of the oldest usage that waits for the database"
+        )
+        self.metering_lost = Counter(
+            "ostiary_metering_lost_requests",
+            "Requests that no usage tells of, for want of room or at the end",
             registry=r,
         )
         self.connections = self._gauge("ostiary_connections", "Open connections", ["side", "state"])

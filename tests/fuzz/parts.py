@@ -9,6 +9,7 @@ from gateway.auth.credentials import CredentialReader
 from gateway.auth.last_used import LastUsed
 from gateway.auth.principal import AuthKind, Principal
 from gateway.auth.secrets import SecretFormat, checksum
+from gateway.limits.metering import Meter
 from gateway.proxy.assembly import places_of, request_table, response_table, routes_of, upstreams_of
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.crowd import Crowd
@@ -22,7 +23,7 @@ from gateway.proxy.server import ProxyServer
 from gateway.proxy.services import Services, request_ids
 from gateway.proxy.tally import Tally
 from gateway.settings import Settings
-from gateway.stores.records import SecretState
+from gateway.stores.records import SecretState, UsedRow
 from tests.fixtures.admission_world import World
 
 FORMAT = SecretFormat("ost", "test")
@@ -130,10 +131,16 @@ CALLER = Admitted(
 
 
 class Ignoring:
-    """Where the use of keys is written: nowhere, since nobody starts the writing."""
+    """Where use and usage of keys are written: nowhere, since nobody starts the writing."""
 
     async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
-        """As Store."""
+        """As gateway.auth.last_used.Store."""
+
+    async def add(self, batch: int, age_seconds: float, rows: Sequence[UsedRow]) -> None:
+        """As gateway.limits.metering.Store."""
+
+    async def keep_partitions(self) -> None:
+        """As gateway.limits.metering.Store."""
 
 
 class _Unwritten:
@@ -159,6 +166,7 @@ class Engine:
             replies=Replies(settings().identity_headers.request_id),
             new_request_id=request_ids(),
             last_used=LastUsed(Ignoring(), world.clock),
+            meter=Meter(Ignoring(), world.clock, world.metrics, interval_seconds=1.0, to_database=lambda now: now),
         )
         self.server = ProxyServer(
             self.services,

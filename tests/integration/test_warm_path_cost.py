@@ -142,24 +142,24 @@ def counting(counts: Counts) -> Iterator[None]:
 
 Ask = Callable[[Caller, int], Any]
 KINDS: dict[str, tuple[Ask, int]] = {
-    "repeated to the letter": (lambda caller, _: caller.ask(b"GET", b"/orders/1"), 1100),
+    "repeated to the letter": (lambda caller, _: caller.ask(b"GET", b"/orders/1"), 1215),
     "another path and trace id": (
         lambda caller, number: caller.ask(b"GET", b"/orders/%d" % number, b"traceparent: 00-%032x-01" % number),
-        1620,
+        1685,
     ),
     "another request id": (
         lambda caller, number: caller.ask(b"GET", b"/orders/1", b"X-Request-Id: client-%d" % number),
-        1640,
+        1705,
     ),
     "a body of another size": (
         lambda caller, number: caller.ask(
             b"POST", b"/orders/1", b"Content-Length: %d" % (100 + number), body=b"x" * (100 + number)
         ),
-        1890,
+        1965,
     ),
     "another header section": (
         lambda caller, number: caller.ask(b"GET", b"/orders/1", *([b"X-More: 1"] * (number % 3))),
-        2360,
+        2435,
     ),
 }
 
