@@ -25,6 +25,9 @@ from gateway.control.issuance import Issuance
 from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of, shown_key
 from gateway.control.keys import Keys
 from gateway.control.mutations import Mutations
+from gateway.control.pages import parse_query
+from gateway.control.usage import UsageQuery, UsageReader, wish_of
+from gateway.control.usage import shown as shown_usage
 from gateway.control.verification import Verification
 from gateway.settings import Settings
 from gateway.stores.postgres.changes import Changes
@@ -75,6 +78,10 @@ class KeyDoor(Protocol):
         """`GET /v1/keys`, a page at a time."""
         ...
 
+    async def usage(self, key_id: str, query: Mapping[str, str]) -> Items:
+        """`GET /v1/keys/{id}/usage`, all pages."""
+        ...
+
     def import_keys(self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool) -> AsyncIterator[dict[str, Any]]:
         """`POST /v1/imports`, a line at a time."""
         ...
@@ -94,6 +101,7 @@ class Direct:
         self._verification = Verification(parts)
         self._imports = Imports(parts)
         self._containment = Containment(parts)
+        self._usage = UsageReader(parts.postgres)
         self._caller = by_command()
 
     async def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +143,13 @@ class Direct:
         """As KeyDoor."""
         body = parse_body(json.dumps({"secret": secret}).encode(), VerifyBody)
         return await self._verification.verify(self._caller, body.secret.get_secret_value())
+
+    async def usage(self, key_id: str, query: Mapping[str, str]) -> Items:
+        """As KeyDoor."""
+        asked = parse_query(query, UsageQuery)
+        key = await self._keys.find(self._caller, key_id)
+        wish = wish_of(asked, self._caller, key_id=key.id)
+        return [shown_usage(row, wish.by) async for rows in self._usage.batches(wish) for row in rows]
 
     async def import_keys(
         self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool
@@ -182,6 +197,10 @@ class Remote:
     async def verify(self, secret: str) -> dict[str, Any]:
         """As KeyDoor."""
         return await self._api.call("POST", "/v1/keys/verify", body={"secret": secret})
+
+    async def usage(self, key_id: str, query: Mapping[str, str]) -> Items:
+        """As KeyDoor."""
+        return await self._api.listing(f"/v1/keys/{quote(key_id, safe='')}/usage", query)
 
     async def import_keys(
         self, raw: bytes, file_format: FileFormat, *, is_dry_run: bool

@@ -123,6 +123,28 @@ def contain(
     through(config, api, lambda door: door.contain(key_id, options), lambda told: _show_contained(told, output))
 
 
+@app.command()
+def usage(
+    key_id: KeyArgument,
+    since: Annotated[str | None, typer.Option("--since", help="From then on: ISO 8601, or seconds since 1970.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before then.")] = None,
+    step: Annotated[str | None, typer.Option(help="minute, hour, day or month, of UTC. Default: day.")] = None,
+    by: Annotated[str | None, typer.Option(help="Tell apart by route, outcome, code: with commas between.")] = None,
+    config: ConfigOption = None,
+    api: ApiOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Tell what a key has used: requests, and bytes of bodies in both directions. Default: the last 31 days."""
+    named = {"since": since, "until": until, "step": step, "by": by}
+    query = {name: value for name, value in named.items() if value is not None}
+
+    def tell(rows: list[dict[str, Any]]) -> None:
+        apart = [name for name in ("route", "outcome", "code") if name in (by or "").split(",")]
+        show_list(rows, ("at", *apart, "requests", "received_bytes", "sent_bytes"), output)
+
+    through(config, api, lambda door: door.usage(key_id, query), tell)
+
+
 def _show_contained(told: dict[str, Any], output: Output) -> None:
     if output is Output.JSON:
         show_one(told, output)

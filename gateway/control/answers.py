@@ -335,6 +335,29 @@ class Events(Page[Event]):
     """Events."""
 
 
+class Usage(Answer):
+    """What was used in one step of time, which begins `at`; of the other names those that were asked for in `by`."""
+
+    at: datetime
+    key_id: str | SkipJsonSchema[None] = None
+    user_id: str | SkipJsonSchema[None] = None
+    tenant_id: str | SkipJsonSchema[None] = None
+    route: str | SkipJsonSchema[None] = None
+    outcome: str | SkipJsonSchema[None] = None
+    code: str | SkipJsonSchema[None] = None
+    requests: int
+    received_bytes: int
+    sent_bytes: int
+
+
+class UsagePage(Page[Usage]):
+    """Usage."""
+
+
+class UsageCsv(RootModel[str]):
+    """Usage as CSV: a line of names, and one for each row."""
+
+
 class Touched(Answer):
     """What a key was lately used and changed for. Tokens are not on record; nodes are told to whoever sees all."""
 

@@ -34,6 +34,8 @@ from gateway.control.replays import replaying
 from gateway.control.retired_secrets import RetiredSecrets
 from gateway.control.secret_scanning import SecretScanning, SecretScanningCalls
 from gateway.control.tenants import TenantCalls
+from gateway.control.usage import UsageReader
+from gateway.control.usage_calls import UsageCalls
 from gateway.control.users import UserCalls
 from gateway.control.verification import Verification, VerifyCalls
 from gateway.settings import GithubSecretScanning, KeySettings
@@ -100,7 +102,8 @@ def _tenancy(postgres: Postgres, mutations: Mutations) -> tuple[Call, ...]:
 def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
     issuance = Issuance(parts)
     verifying = VerifyCalls(Verification(parts), CallRate(parts.settings.verify_per_minute, SystemClock.monotonic))
-    keys = KeyCalls(issuance, Keys(parts, issuance), RetiredSecrets(parts))
+    existing = Keys(parts, issuance)
+    keys = KeyCalls(issuance, existing, RetiredSecrets(parts))
     mine = MyCalls(parts.postgres, issuance, key_scopes)
     return (
         *keys.calls(),
@@ -110,6 +113,7 @@ def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
         *mine.calls(),
         *keys.personal_calls(),
         *CacheCalls(parts).calls(),
+        *UsageCalls(UsageReader(parts.postgres), existing).calls(),
     )
 
 

@@ -24,6 +24,7 @@ OPERATORS: Final = frozenset({Role.OPERATOR})
 NO_ROLE: Final[frozenset[Role]] = frozenset()
 
 NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
@@ -108,8 +108,13 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
     for name in request.query:
         if len(request.query.getall(name)) > 1:
             raise InvalidQuery(name, "Name it once")
+    return parse_query(request.query, model)
+
+
+def parse_query(sent: Mapping[str, str], model: type[Q]) -> Q:
+    """What was sent as `model`. Raises InvalidQuery, also for names that are not known."""
     try:
-        return model.model_validate(dict(request.query))
+        return model.model_validate(dict(sent))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "extra_forbidden":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.stores.postgres.usage import UsageStore
 from tests.fixtures.launching import command
 from tests.integration.management.world import Management, give_tokens, management_over
 
@@ -105,6 +106,32 @@ async def test_a_secret_is_verified(shell: Shell) -> None:
     assert (bad.returncode, bad.stderr) == (1, "")
     assert "invalid_api_key" in bad.stdout
     assert made["secret"][:-1] not in bad.stdout + good.stdout
+
+
+async def test_what_a_key_has_used(shell: Shell) -> None:
+    """By step, told apart by what is named; an unknown key and a step that is none are told."""
+    made = await shell.done("keys", "create", "--user", "ada", "--name", "cli")
+    assert await shell.done("keys", "usage", made["id"]) == {"items": []}
+    await UsageStore(shell.world.postgres, node_id="node", retention_months=1).keep_partitions()
+    for minutes, requests in ((0, 3), (1, 4)):
+        await shell.world.execute(
+            "INSERT INTO usage SELECT date_trunc('day', now(), 'UTC') - make_interval(mins => $2), $1, 'acme', 'ada',"
+            " 'orders', 'forwarded', '2xx', $3, 10, 20",
+            made["id"],
+            minutes,
+            requests,
+        )
+    (before, today) = (await shell.done("keys", "usage", made["id"], "--by", "route,code"))["items"]
+    assert (before["requests"], today["requests"]) == (4, 3)
+    assert {name: today[name] for name in ("route", "code", "sent_bytes")} == {
+        "route": "orders",
+        "code": "2xx",
+        "sent_bytes": 20,
+    }
+    table = await shell.run("keys", "usage", made["id"], "--step", "month", "--by", "route")
+    assert table.stdout.split("\n")[0].split() == ["at", "route", "requests", "received_bytes", "sent_bytes"]
+    assert "not_found" in await shell.failed(1, "keys", "usage", "key_nobodys")
+    assert "step" in await shell.failed(2, "keys", "usage", made["id"], "--step", "week")
 
 
 async def test_a_leak_is_contained(shell: Shell) -> None:

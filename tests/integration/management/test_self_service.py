@@ -10,6 +10,7 @@ import pytest
 
 from gateway.auth.secrets import SecretFormat
 from gateway.settings import OidcSettings
+from gateway.stores.postgres.usage import UsageStore
 from tests.fixtures.provider import AUDIENCE, OpenIdProvider
 from tests.integration.management.test_management_keys import FIELDS
 from tests.integration.management.world import ENVIRONMENT, Management, Reply, give_tokens, management_over
@@ -304,3 +305,35 @@ async def test_a_key_made_twice_at_once_with_one_idempotency_key(users: Users) -
     assert len(made) == 1
     assert {reply.code for reply in replies if reply.status != 201} <= {"request_in_flight"}
     assert await users.count() == 1
+
+
+async def test_own_usage(users: Users) -> None:
+    """What the own keys have used, in all and one by one, and nobody else's; as CSV, too."""
+    await UsageStore(users.world.postgres, node_id="node", retention_months=1).keep_partitions()
+    keys = {}
+    for user, name, requests in (("ada", "one", 1), ("ada", "two", 2), ("alan", "three", 4)):
+        keys[name] = (await users.expect(201, "POST", "/keys", {"name": name}, user=user))["id"]
+        await users.world.execute(
+            "INSERT INTO usage"
+            " SELECT date_trunc('minute', now()), $1, 'acme', $2, 'orders', 'forwarded', '2xx', $3, 0, 0",
+            keys[name],
+            user,
+            requests,
+        )
+    for path, expected in (
+        ("/usage", [3]),
+        ("/usage?by=key", [1, 2]),
+        (f"/usage?key_id={keys['two']}", [2]),
+        (f"/usage?key_id={keys['three']}", []),
+        (f"/keys/{keys['one']}/usage", [1]),
+    ):
+        items = (await users.expect(200, "GET", path))["items"]
+        assert [item["requests"] for item in items] == expected, path
+    assert (await users.call("GET", f"/keys/{keys['three']}/usage")).status == 404
+    assert (await users.call("GET", "/usage?user_id=alan")).code == "invalid_query"
+    exported = (await users.call("GET", "/usage/export?by=key")).text.splitlines()
+    assert [line.split(",")[1:] for line in exported] == [
+        ["key_id", "requests", "received_bytes", "sent_bytes"],
+        [keys["one"], "1", "0", "0"],
+        [keys["two"], "2", "0", "0"],
+    ]
