@@ -45,10 +45,8 @@ def _dimensions(text: str) -> tuple[str, ...]:
     return names
 
 
-def _place(cursor: str) -> Place | None:
+def _place(cursor: str) -> Place:
     """The row that a cursor names. Whether it has as many dimensions as the query is seen where both are known."""
-    if not cursor:
-        return None
     try:
         at, *values = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
         if all(isinstance(value, str) and "\x00" not in value for value in values):

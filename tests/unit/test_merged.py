@@ -76,7 +76,7 @@ def test_counters_never_fall(events: list[tuple[int, Any]]) -> None:
 
 
 def test_gauges_follow_their_rules() -> None:
-    """The oldest view, the last revision, the longest backlog, the worst word on a dependency, all connections."""
+    """The oldest view and usage, the last revision, the longest backlog, the worst word on a dependency; else sums."""
     one, other = Metrics(), Metrics()
     for metrics, age, revision, pending, is_up, connections in ((one, 0.5, 7, 0, 1, 3), (other, 2.5, 9, 4, 0, 5)):
         metrics.view_age.set(age)
@@ -84,6 +84,8 @@ def test_gauges_follow_their_rules() -> None:
         metrics.pending_propagations.set(pending)
         metrics.dependency_up.labels("postgres").set(is_up)
         metrics.connections.labels("client", "idle").set(connections)
+        metrics.metering_rows.set(connections)
+        metrics.metering_seconds.set(age)
     seen = {name: value for (name, _), value in samples(of_all([one, other])).items() if name in GAUGE_RULES}
     assert seen == {
         "ostiary_view_age_seconds": 2.5,
@@ -91,6 +93,8 @@ def test_gauges_follow_their_rules() -> None:
         "ostiary_pending_propagations": 4,
         "ostiary_dependency_up": 0,
         "ostiary_connections": 8,
+        "ostiary_metering_unwritten_rows": 8,
+        "ostiary_metering_unwritten_seconds": 2.5,
     }
 
 

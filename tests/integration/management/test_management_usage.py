@@ -185,6 +185,7 @@ async def test_csv(scene: Scene) -> None:
         ({"since": "2001-01-01T00:00:00Z"}, "since"),
         ({"cursor": "bm9uc2Vuc2U="}, "cursor"),
         ({"cursor": "WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsICJhIl0="}, "cursor"),  # of a query with one dimension
+        ({"cursor": ""}, "cursor"),
         ({"limit": "0"}, "limit"),
         ({"format": "csv"}, "(name)"),
     ],
