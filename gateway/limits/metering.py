@@ -23,8 +23,8 @@ from gateway.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 
 MINUTE: Final = 60.0
-BATCH_ROWS: Final = 5_000  # of one transaction: some 100 ms
-MOST_CELLS: Final = 100_000  # that are sealed, and as many that are not: some 35 MB each
+BATCH_ROWS: Final = 5_000  # of one transaction, which holds the rows of other nodes up
+MOST_CELLS: Final = 100_000  # that are sealed, and as many that are not: some 25 MB each
 UPKEEP_SECONDS: Final = 3_600.0
 RETRY_SECONDS: Final = 0.2  # of the last writing
 CLOSE_SECONDS: Final = 5.0
