@@ -184,8 +184,11 @@ async def test_a_queue_full_of_unknown_keys_locks_nobody_out(stand: Stand) -> No
             writer.write(get(unknown_secret()))
         waiting = [asyncio.ensure_future(reply(reader)) for reader, _ in opened]
         await until(lambda: sum(answer.done() for answer in waiting) >= 50, what="those who find the queue full")
-        statuses = await ask_in_a_row(node.proxy_port, requests)
-        assert statuses == [200] * len(known), "a known key is locked out"
+
+        async def are_served() -> bool:  # on a busy machine not at once: opening all those lines has starved the node
+            return await ask_in_a_row(node.proxy_port, requests) == [200] * len(known)
+
+        await until(are_served, what="known keys to be served")
         assert not all(answer.done() for answer in waiting), "the queue was not full any more"
         told = {(await answer)[0] for answer in waiting}
         assert told == {503}
