@@ -10,8 +10,8 @@ from gateway.consistency.view import View
 from gateway.limits.calendar import Calendar
 from gateway.limits.concurrency import Concurrency
 from gateway.limits.guard import Guard
-from gateway.limits.ledger import TAKE, Ledger
-from gateway.limits.limiter import PATIENCE_SECONDS, Limiter
+from gateway.limits.ledger import PATIENCE_SECONDS, TAKE, Ledger
+from gateway.limits.limiter import Limiter
 from gateway.proxy.limit_rules import guard_rule, plan_rule
 from gateway.proxy.limiting import Limiting
 from gateway.settings import Settings
@@ -19,6 +19,7 @@ from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.scripts import Script
 from gateway.telemetry.metrics import Metrics
 
+TIMEOUTS_TO_OPEN: Final = 3  # one alone may be a pause of a loop: it costs a request's patience, and no budget
 DEPENDENCY: Final = "redis_limits"  # apart from the cache: what is too slow for limits may still do for look-ups
 
 
@@ -40,6 +41,7 @@ async def open_limits(
             environment=settings.environment,
             metrics=metrics,
             deadline_seconds=PATIENCE_SECONDS,
+            timeouts_to_open=TIMEOUTS_TO_OPEN,
             dependency=DEPENDENCY,
         )
         await redis.open()

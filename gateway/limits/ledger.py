@@ -21,6 +21,8 @@ from gateway.limits.rules import Leased
 TAKE: Final = Path(__file__).with_name("take.lua")
 IDLE_SECONDS: Final = 1.0  # a lease that nobody uses for so long is given back
 ASK_AGAIN_SECONDS: Final = 1.0  # other nodes may give back before time does
+PATIENCE_SECONDS: Final = 0.025  # for an answer; then a request goes on without it
+CLOSED_PATIENCE_SECONDS: Final = 0.25  # where it could not go on: better served late than refused
 MOST_FLIGHTS: Final = 16  # leases asked for at once in the background
 MICRO: Final = 1_000_000
 
@@ -42,8 +44,8 @@ class Script(Protocol):
         """A name."""
         ...
 
-    async def run(self, names: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """What the script returns. Raises StoreUnavailable."""
+    async def run(self, names: Sequence[str], arguments: Sequence[str | int], *, seconds: float) -> Any:
+        """What the script returns, within `seconds`. Raises StoreUnavailable."""
         ...
 
 
@@ -86,26 +88,26 @@ class Ledger:
         self._wanting.append(account)
         self._wake.set()
 
-    def flight(self, account: Leased, cost: int) -> asyncio.Task[None]:
+    def flight(self, account: Leased, cost: int, seconds: float) -> asyncio.Task[None]:
         """The task that takes a lease of at least `cost`; the one that is under way, if there is one."""
         account.waiting += cost
-        return self._fly(account, cost)
+        return self._fly(account, cost, seconds)
 
-    def _fly(self, account: Leased, cost: int) -> asyncio.Task[None]:
+    def _fly(self, account: Leased, cost: int, seconds: float) -> asyncio.Task[None]:
         if account.flight is not None:
             return account.flight
-        account.flight = flight = asyncio.create_task(self._lease(account, cost))
+        account.flight = flight = asyncio.create_task(self._lease(account, cost, seconds))
         self._flights.add(flight)
         flight.add_done_callback(self._flights.discard)
         return flight
 
-    async def _lease(self, account: Leased, cost: int) -> None:
+    async def _lease(self, account: Leased, cost: int, seconds: float) -> None:
         want = max(1, max(account.allowance.slice, cost) + account.waiting - account.leased)
         need = min(want, max(1, cost - account.leased))
         account.waiting = 0
         allowance = account.allowance
         try:
-            answer = await self._run([account], need, want)
+            answer = await self._run([account], need, want, seconds)
         except StoreUnavailable:
             return  # whoever waits finds the ledger down, or asks again
         finally:
@@ -135,7 +137,7 @@ class Ledger:
                 account = self._wanting.popleft()
                 account.is_wanted = False
                 if self.is_up and account.leased * 2 < account.allowance.slice:
-                    self._fly(account, 1)
+                    self._fly(account, 1, PATIENCE_SECONDS)
                 if len(self._flights) >= MOST_FLIGHTS:
                     await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
 
@@ -157,17 +159,20 @@ class Ledger:
 
     # -- exactly
 
-    async def take(self, accounts: Sequence[Leased], cost: int) -> Leased | None:
-        """Take `cost` from all accounts, or from none: then the one that is short. Raises StoreUnavailable."""
+    async def take(self, accounts: Sequence[Leased], cost: int, seconds: float) -> Leased | None:
+        """Take `cost` from all accounts, or from none: then the one that is short.
+
+        Raises StoreUnavailable, where the ledger does not answer within `seconds`.
+        """
         if not accounts:
             return None
         if not self._script.is_cluster:
-            return self._told(accounts, await self._run(accounts, cost, cost))
+            return self._told(accounts, await self._run(accounts, cost, cost, seconds))
         for number, account in enumerate(accounts):
-            short = self._told([account], await self._run([account], cost, cost))
+            short = self._told([account], await self._run([account], cost, cost, seconds))
             if short is not None:
                 for taken in accounts[:number]:
-                    await self._run([taken], -cost, -cost)
+                    await self._run([taken], -cost, -cost, seconds)
                 return short
         return None
 
@@ -191,11 +196,11 @@ class Ledger:
 
     async def _refund(self, account: Leased, cost: int) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._run([account], -cost, -cost)
+            await self._run([account], -cost, -cost, CLOSED_PATIENCE_SECONDS)
 
     # -- the call
 
-    async def _run(self, accounts: Sequence[Leased], need: int, want: int) -> list[int]:
+    async def _run(self, accounts: Sequence[Leased], need: int, want: int, seconds: float) -> list[int]:
         arguments: list[str | int] = [need, want]
         now = self._monotonic()
         for account in accounts:
@@ -203,7 +208,7 @@ class Ledger:
             for limit in account.allowance.limits:
                 arguments += self._arguments(limit, now)
         names = [self._script.name("limit", one.rule.name, one.rule.by.value, one.subject) for one in accounts]
-        answer: list[int] = await self._script.run(names, arguments)
+        answer: list[int] = await self._script.run(names, arguments, seconds=seconds)
         return answer
 
     def _arguments(self, limit: Limit, now: float) -> list[str | int]:

@@ -7,18 +7,15 @@ budgets and the ledger does not answer, each node goes on by its own counts, whi
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from gateway.auth.principal import Principal
 from gateway.errors import Outage, StoreUnavailable
 from gateway.limits.account import Shortage
 from gateway.limits.calendar import Calendar
-from gateway.limits.ledger import Ledger
+from gateway.limits.ledger import CLOSED_PATIENCE_SECONDS, PATIENCE_SECONDS, Ledger
 from gateway.limits.limit import Allowance
 from gateway.limits.rules import Held, Leased, RouteLimits, Rule
 from gateway.telemetry.metrics import Metrics
-
-PATIENCE_SECONDS: Final = 0.025  # for the ledger; then a request goes on without it
 
 
 class LimitsUnavailable(Outage):
@@ -159,10 +156,12 @@ class Limiter:
     # -- the cold door
 
     async def resolve(self, limits: RouteLimits, principal: Principal | None, address: str) -> Verdict:
-        """Decide by asking the ledger, for PATIENCE_SECONDS. Raises LimitsUnavailable for a rule that is closed."""
+        """Decide by asking the ledger. Raises LimitsUnavailable where it does not answer and a rule is closed."""
         ledger = self._ledger
         assert ledger is not None, "alone, a node knows by itself"
-        give_up_at = self._monotonic() + PATIENCE_SECONDS
+        is_closed = any(rule.is_closed and not rule.is_shadow for rule in limits.rules)
+        patience_seconds = CLOSED_PATIENCE_SECONDS if is_closed else PATIENCE_SECONDS
+        give_up_at = self._monotonic() + patience_seconds
         while (now := self._monotonic()) < give_up_at:
             verdict = self.check(limits, principal, address)
             if verdict is not None:
@@ -170,22 +169,24 @@ class Limiter:
             accounts = self._accounts(limits, principal, address, now)
             try:
                 if ledger.is_exact:
-                    return await self._exactly(ledger, accounts, limits.cost)
+                    return await self._exactly(ledger, accounts, limits.cost, patience_seconds)
                 lacking = [one for one in accounts if isinstance(one, Leased) and one.leased < limits.cost]
-                flights = [ledger.flight(one, limits.cost) for one in lacking if not one.rule.is_shadow]
+                flights = [
+                    ledger.flight(one, limits.cost, patience_seconds) for one in lacking if not one.rule.is_shadow
+                ]
                 await asyncio.wait(flights, timeout=give_up_at - now)
             except StoreUnavailable:
                 break
         return self._blind(self._accounts(limits, principal, address, self._monotonic()), limits.cost)
 
-    async def _exactly(self, ledger: Ledger, accounts: list[Held], cost: int) -> Verdict:
+    async def _exactly(self, ledger: Ledger, accounts: list[Held], cost: int, seconds: float) -> Verdict:
         """One call for all accounts that can refuse; those in the shadow are asked apart, and refuse nobody."""
         leased = [one for one in accounts if isinstance(one, Leased)]
-        short = await ledger.take([one for one in leased if not one.rule.is_shadow], cost)
+        short = await ledger.take([one for one in leased if not one.rule.is_shadow], cost, seconds)
         if short is not None:
             return self._denied(accounts, [short], cost)
         for account in leased:
-            if account.rule.is_shadow and await ledger.take([account], cost) is not None:
+            if account.rule.is_shadow and await ledger.take([account], cost, seconds) is not None:
                 self._limited.inc(account.rule.limiter, "shadow")
             else:
                 account.charge(cost)

@@ -247,6 +247,8 @@ async def test_refusals_are_counted_by_reason_and_key(gateway: StartGateway, pos
         {"name": "orders", "paths": ["/orders"], "upstream": "orders", "methods": ["GET"]},
         {"name": "scoped", "paths": ["/scoped"], "upstream": "orders", "require": {"scopes": ["orders:read"]}},
         {"name": "broken", "paths": ["/broken"], "upstream": "broken"},
+        {"name": "scarce", "paths": ["/scarce"], "upstream": "orders", "limits": [{"by": "key", "per_hour": 1}]},
+        {"name": "daily", "paths": ["/daily"], "upstream": "orders", "limits": [{"by": "key", "per_day": 1}]},
     ]
     node = await gateway({**OFTEN, "routes": routes, "upstreams": {"broken": {"targets": ["http://127.0.0.1:1"]}}})
     for caller in (eve, old, late, poor):
@@ -254,6 +256,8 @@ async def test_refusals_are_counted_by_reason_and_key(gateway: StartGateway, pos
     assert await ask(node, ada, path="/scoped", times=3) == 403
     assert await ask(node, ada, path="/nowhere") == 404
     assert await ask(node, ada, path="/broken") == 502
+    assert await ask(node, ada, path="/scarce", times=3) == 429
+    assert await ask(node, ada, path="/daily", times=2) == 429
     for number in range(5):
         assert await ask(node, Caller(f"stranger-{number}")) == 401
     async with aiohttp.ClientSession() as session:
@@ -274,6 +278,10 @@ async def test_refusals_are_counted_by_reason_and_key(gateway: StartGateway, pos
         (ada.key_id, "none", "client_error", "not_found"): 1,
         (ada.key_id, "broken", "upstream_error", "upstream_error"): 1,
         (ada.key_id, "orders", "client_error", "method_not_allowed"): 1,
+        (ada.key_id, "scarce", "forwarded", "2xx"): 1,
+        (ada.key_id, "scarce", "limited", "rate_limited"): 2,
+        (ada.key_id, "daily", "forwarded", "2xx"): 1,
+        (ada.key_id, "daily", "limited", "quota_exhausted"): 1,
         ("", "orders", "refused", "invalid_api_key"): 5,
         ("", "orders", "refused", "missing_api_key"): 1,
         ("", "none", "client_error", "bad_request"): 1,

@@ -1,48 +1,13 @@
 """The same behind a Sentinel and on a Cluster, each told by its URL."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import redis.asyncio
-
-from gateway.embedded.redis import _binary
 from gateway.stores.records import Finding
 from tests.fixtures.consistency import member
 from tests.fixtures.ports import free_port
+from tests.fixtures.redis_servers import cluster, running
 from tests.fixtures.rows import CURRENT, plant
 from tests.fixtures.waiting import until
-
-
-@asynccontextmanager
-async def running(folder: Path, arguments: list[str], port: int, configuration: str = "") -> AsyncIterator[None]:
-    """A redis-server with these arguments."""
-    folder.mkdir()
-    path = folder / "redis.conf"
-    path.write_text(configuration)
-    process = await asyncio.create_subprocess_exec(
-        _binary(),
-        str(path),
-        *["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-        *arguments,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-
-        async def answers() -> bool:
-            try:
-                async with redis.asyncio.Redis(port=port) as client:
-                    await client.ping()
-            except redis.ConnectionError:
-                return False
-            return True
-
-        await until(answers)
-        yield
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def works(dsn: str, url: str) -> None:
@@ -75,18 +40,8 @@ async def works(dsn: str, url: str) -> None:
 
 async def test_a_cluster(postgres_dsn: str, own_folder: Path) -> None:
     """On a Cluster the channel is a sharded one, so that ping and message share a node. R221."""
-    port = free_port()
-    options = ["--cluster-enabled", "yes"]
-    async with running(own_folder / "cluster", options, port):
-        async with redis.asyncio.Redis(port=port) as client:
-            await client.cluster("ADDSLOTSRANGE", 0, 16383)
-
-            async def is_whole() -> bool:
-                state: str = (await client.cluster("INFO"))["cluster_state"]
-                return state == "ok"
-
-            await until(is_whole)
-        await works(postgres_dsn, f"redis+cluster://127.0.0.1:{port}")
+    async with cluster(own_folder / "cluster") as url:
+        await works(postgres_dsn, url)
 
 
 async def test_a_sentinel(postgres_dsn: str, own_folder: Path) -> None:

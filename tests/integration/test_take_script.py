@@ -32,7 +32,9 @@ class Budgets:
         arguments: list[str | int] = [need, want]
         for limits in accounts.values():
             arguments += [len(limits), *(value for limit in limits for value in limit)]
-        answer: list[int] = await self._script.run([self._script.name("limit", name) for name in accounts], arguments)
+        answer: list[int] = await self._script.run(
+            [self._script.name("limit", name) for name in accounts], arguments, seconds=2.0
+        )
         return answer
 
 

@@ -30,3 +30,14 @@ def test_an_answer_closes() -> None:
     assert breaker.answered()
     assert not breaker.is_open
     assert not breaker.answered()
+
+
+def test_more_than_one_timeout_may_be_let_pass() -> None:
+    """Where a timeout costs little it opens after several in a row; an answer between them begins anew."""
+    breaker = Breaker(timeouts_to_open=2)
+    assert not breaker.timed_out()
+    breaker.answered()
+    assert not breaker.timed_out()
+    assert not breaker.is_open
+    assert breaker.timed_out()
+    assert breaker.is_open

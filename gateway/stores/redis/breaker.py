@@ -7,11 +7,13 @@ ERRORS_TO_OPEN = 3
 class Breaker:
     """Closed: calls go through. Open: nobody asks, until a probe has been answered.
 
-    Opens after one timeout, or after ERRORS_TO_OPEN errors with no answer between them.
+    Opens after `timeouts_to_open` timeouts, or after ERRORS_TO_OPEN errors, with no answer between them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts_to_open: int = 1) -> None:
         self.is_open = False
+        self._timeouts_to_open = timeouts_to_open
+        self._timeouts = 0
         self._errors = 0
 
     def __repr__(self) -> str:
@@ -20,15 +22,20 @@ class Breaker:
     def answered(self) -> bool:
         """The dependency answered. Returns whether this closed the breaker."""
         was_open, self.is_open = self.is_open, False
-        self._errors = 0
+        self._timeouts = self._errors = 0
         return was_open
 
     def timed_out(self) -> bool:
         """No answer in time. Returns whether this opened the breaker."""
-        was_open, self.is_open = self.is_open, True
-        return not was_open
+        self._timeouts += 1
+        return self._timeouts >= self._timeouts_to_open and self.opens()
 
     def failed(self) -> bool:
         """An error instead of an answer. Returns whether this opened the breaker."""
         self._errors += 1
-        return self._errors >= ERRORS_TO_OPEN and self.timed_out()
+        return self._errors >= ERRORS_TO_OPEN and self.opens()
+
+    def opens(self) -> bool:
+        """Open it. Returns whether it was closed."""
+        was_open, self.is_open = self.is_open, True
+        return not was_open

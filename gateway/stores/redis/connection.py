@@ -43,7 +43,7 @@ class Redis:
     """A pool of connections to one Redis, behind a breaker. Opened lazily: `open` does not fail while it is away.
 
     `url` may hold a password and is never shown. `environment` is what every name begins with (names.py);
-    `dependency` is what it is called in metrics.
+    `dependency` is what it is called in metrics; after `timeouts_to_open` timeouts in a row it is not asked.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class Redis:
         environment: str,
         metrics: Metrics,
         deadline_seconds: float = DEADLINE_SECONDS,
+        timeouts_to_open: int = 1,
         dependency: str = "redis",
     ) -> None:
         self.environment = environment
-        self.breaker = Breaker()
+        self.breaker = Breaker(timeouts_to_open)
         self._url = url
         self._deadline_seconds = deadline_seconds
         self._calls = BoundedCalls(dependency, metrics)
@@ -85,7 +86,7 @@ class Redis:
         try:
             await self._calls.run(self._ping(), seconds=PROBE_SECONDS)
         except (StoreUnavailable, RedisError, OSError) as error:
-            self.breaker.timed_out()
+            self.breaker.opens()
             self._went_away(error)
         else:
             self._up.set(1)

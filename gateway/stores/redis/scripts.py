@@ -34,8 +34,8 @@ class Script:
         """A name in Redis."""
         return redis_name(self._redis.environment, kind, *parts)
 
-    async def run(self, names: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        """What the script returns. Raises StoreUnavailable."""
+    async def run(self, names: Sequence[str], arguments: Sequence[str | int], *, seconds: float) -> Any:
+        """What the script returns, within `seconds`. Raises StoreUnavailable."""
 
         async def work(client: Client) -> Any:
             if self._is_known:
@@ -47,4 +47,4 @@ class Script:
             self._is_known = True
             return answer
 
-        return await self._redis.run(work)
+        return await self._redis.run(work, seconds=seconds)

@@ -1,4 +1,4 @@
-"""The wire between one node and one of its stores, which can hold back, fall silent, and lose."""
+"""The wire between one node and one of its stores, which can be slow, hold back, fall silent, and lose."""
 
 import asyncio
 import contextlib
@@ -59,6 +59,7 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._open = asyncio.Event()
         self._open.set()
+        self.delay_seconds = 0.0  # what each reply comes later by
         self._waiting: list[Held] = []
         self._links: set[asyncio.Task[None]] = set()
 
@@ -147,6 +148,7 @@ class Wire:
             for held in on_replies:
                 await held.wait_until_released()
             await self._open.wait()
+            await asyncio.sleep(self.delay_seconds)
             with contextlib.suppress(ConnectionError):
                 to_client.write(data)
                 await to_client.drain()
