@@ -14,6 +14,8 @@ WARM = [
         f"gateway/proxy/{name}.py"
         for name in ("heads", "edge", "target", "upstream_connection", "response_head", "tally")
     ),
+    *(f"gateway/limits/{name}.py" for name in ("account", "calendar", "limit", "limiter", "rules")),
+    "gateway/proxy/limiting.py",
     "gateway/telemetry/hot.py",
 ]
 

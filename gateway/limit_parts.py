@@ -10,7 +10,7 @@ from gateway.consistency.view import View
 from gateway.limits.calendar import Calendar
 from gateway.limits.concurrency import Concurrency
 from gateway.limits.guard import Guard
-from gateway.limits.ledger import PATIENCE_SECONDS, TAKE, Ledger
+from gateway.limits.ledger import TAKE, Ledger
 from gateway.limits.limiter import Limiter
 from gateway.proxy.limit_rules import guard_rule, plan_rule
 from gateway.proxy.limiting import Limiting
@@ -40,15 +40,20 @@ async def open_limits(
             settings.redis.url.get_secret_value(),
             environment=settings.environment,
             metrics=metrics,
-            deadline_seconds=PATIENCE_SECONDS,
+            deadline_seconds=limits.patience_seconds,
             timeouts_to_open=TIMEOUTS_TO_OPEN,
             dependency=DEPENDENCY,
         )
         await redis.open()
         stack.push_async_callback(redis.close)
         script = Script(redis, TAKE.read_text())
-        is_exact = limits.shared == "exact"
-        ledger = Ledger(script, is_exact=is_exact, calendar=calendar, monotonic=clock.monotonic)
+        ledger = Ledger(
+            script,
+            is_exact=limits.shared == "exact",
+            patience_seconds=limits.patience_seconds,
+            calendar=calendar,
+            monotonic=clock.monotonic,
+        )
         await ledger.start()
         stack.push_async_callback(ledger.close)
     limiter = Limiter(

@@ -454,6 +454,8 @@ class LimitSettings(_Model):
     """`local`: each node for itself. `shared`: all nodes together, by Redis. Null means shared where there is Redis."""
     shared: Literal["approximate", "exact"] = "approximate"
     """`exact`: a call of Redis for each request. `approximate`: nodes take a little ahead, warm requests ask nobody."""
+    patience_seconds: values.Seconds = 0.025
+    """How long a request waits for Redis before its node counts alone; ten times as long where it may not go on so."""
     plan: PlanLimits = PlanLimits()
     """How the limits of plans are counted."""
     key_concurrency: values.Positive | None = None

@@ -84,12 +84,18 @@ class Account:
 
     def standing(self, calendar: Calendar) -> tuple[int, ...]:
         """What is left of each limit, and in how many seconds all of it is there again, one after the other. Hot."""
-        levels, numbers = self.levels, []
+        return self._standing(calendar.ends, (), 0)
+
+    def _standing(self, ends: list[float], known: tuple[int, ...], leased: int) -> tuple[int, ...]:
+        """`known` is left elsewhere of each limit, and `leased` here; nothing is known where all is counted here."""
+        levels, at, numbers = self.levels, self.at, []
         for index, limit in enumerate(self.allowance.limits):
             level, rate = levels[index], limit.rate
             left = int(limit.burst - level)
+            if known and known[index] + leased < left:
+                left = known[index] + leased
             numbers.append(left if left > 0 else 0)
-            numbers.append(ceil(level / rate) if rate else max(1, ceil(calendar.ends[limit.unit] - self.at)))
+            numbers.append(ceil(level / rate) if rate else int(ends[limit.unit] - at) + 1)
         return tuple(numbers)
 
     def shortage(self, cost: int, calendar: Calendar) -> Shortage:

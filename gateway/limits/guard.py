@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gateway.errors import Outage, StoreUnavailable
 from gateway.limits.account import Shortage
 from gateway.limits.calendar import Calendar
-from gateway.limits.ledger import CLOSED_PATIENCE_SECONDS, Ledger
+from gateway.limits.ledger import Ledger
 from gateway.limits.limiter import Denied
 from gateway.limits.rules import Held, Leased, Rule
 from gateway.telemetry.metrics import Metrics
@@ -38,8 +38,9 @@ class Guard:
         now = self._monotonic()
         account = self._account(address, now)
         if isinstance(account, Leased) and self._ledger is not None:
+            ledger = self._ledger
             try:
-                is_short = await self._ledger.take([account], 1, CLOSED_PATIENCE_SECONDS) is not None
+                is_short = await ledger.take([account], 1, ledger.closed_patience_seconds) is not None
             except StoreUnavailable as error:
                 raise Outage("the guard cannot count look-ups: the ledger does not answer") from error
             if is_short:

@@ -21,8 +21,7 @@ from gateway.limits.rules import Leased
 TAKE: Final = Path(__file__).with_name("take.lua")
 IDLE_SECONDS: Final = 1.0  # a lease that nobody uses for so long is given back
 ASK_AGAIN_SECONDS: Final = 1.0  # other nodes may give back before time does
-PATIENCE_SECONDS: Final = 0.025  # for an answer; then a request goes on without it
-CLOSED_PATIENCE_SECONDS: Final = 0.25  # where it could not go on: better served late than refused
+CLOSED: Final = 10  # times as long is waited where a request could not go on: better served late than refused
 MOST_FLIGHTS: Final = 16  # leases asked for at once in the background
 MICRO: Final = 1_000_000
 
@@ -50,10 +49,23 @@ class Script(Protocol):
 
 
 class Ledger:
-    """One node's access to the shared budgets."""
+    """One node's access to the shared budgets. `patience_seconds` is how long a request waits for an answer.
 
-    def __init__(self, script: Script, *, is_exact: bool, calendar: Calendar, monotonic: Callable[[], float]) -> None:
+    Where it may go on without one, that is; else it waits for `closed_patience_seconds`.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        is_exact: bool,
+        patience_seconds: float,
+        calendar: Calendar,
+        monotonic: Callable[[], float],
+    ) -> None:
         self.is_exact = is_exact
+        self.patience_seconds = patience_seconds
+        self.closed_patience_seconds = CLOSED * patience_seconds
         self._script = script
         self._calendar = calendar
         self._monotonic = monotonic
@@ -137,7 +149,7 @@ class Ledger:
                 account = self._wanting.popleft()
                 account.is_wanted = False
                 if self.is_up and account.leased * 2 < account.allowance.slice:
-                    self._fly(account, 1, PATIENCE_SECONDS)
+                    self._fly(account, 1, self.patience_seconds)
                 if len(self._flights) >= MOST_FLIGHTS:
                     await asyncio.wait(self._flights, return_when=asyncio.FIRST_COMPLETED)
 
@@ -196,7 +208,7 @@ class Ledger:
 
     async def _refund(self, account: Leased, cost: int) -> None:
         with contextlib.suppress(StoreUnavailable):
-            await self._run([account], -cost, -cost, CLOSED_PATIENCE_SECONDS)
+            await self._run([account], -cost, -cost, self.closed_patience_seconds)
 
     # -- the call
 

@@ -24,6 +24,7 @@ QUOTAS: Final = {"per_day": Unit.DAY, "per_month": Unit.MONTH}
 WINDOWS: Final = (*FLOW_SECONDS, *QUOTAS)  # narrow ones first
 TOLD_SECONDS: Final = {**FLOW_SECONDS, "per_day": 86_400, "per_month": 2_678_400}  # the `w` of RateLimit-Policy
 SLICES: Final = 50  # a node takes a fiftieth of the smallest burst ahead: docs/limits.md has the bound that follows
+RATE_LIMIT_LINES: Final = b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n"
 UNLIMITED: Final = (0, -1)  # an allowance of -1 is unlimited, and 0 limits nothing (R295)
 
 
@@ -48,7 +49,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Allowance:
-    """The limits that hold together, narrow ones first; equal ones are one object. `policy` tells callers of them.
+    """The limits that hold together, narrow ones first; equal ones are one object. `lines` tell callers of them.
 
     `malformed` are windows whose override made no sense, so that the plan's value stands (R300).
     """
@@ -57,6 +58,7 @@ class Allowance:
     malformed: tuple[str, ...] = ()
     policy: bytes = field(init=False)
     told: bytes = field(init=False)  # with a place for what is left of each, and one for when all of it is back
+    lines: bytes = field(init=False)  # both, as header lines with their CRLF
     slice: int = field(init=False)  # how many requests a node may take ahead of a budget that several share
     quota: Unit = field(init=False)  # the shortest of its quotas; FLOW where it has none
 
@@ -65,6 +67,7 @@ class Allowance:
         items = (f'"{limit.label}";q={limit.count};w={limit.seconds}' for limit in self.limits)
         object.__setattr__(self, "policy", ", ".join(items).encode())
         object.__setattr__(self, "told", ", ".join(f'"{limit.label}";r=%d;t=%d' for limit in self.limits).encode())
+        object.__setattr__(self, "lines", RATE_LIMIT_LINES % (self.policy, self.told))
         smallest = min((limit.burst for limit in self.limits), default=0)
         object.__setattr__(self, "slice", max(1, smallest // SLICES))
         quotas = [limit.unit for limit in self.limits if limit.unit is not Unit.FLOW]

@@ -12,7 +12,7 @@ from gateway.auth.principal import Principal
 from gateway.errors import Outage, StoreUnavailable
 from gateway.limits.account import Shortage
 from gateway.limits.calendar import Calendar
-from gateway.limits.ledger import CLOSED_PATIENCE_SECONDS, PATIENCE_SECONDS, Ledger
+from gateway.limits.ledger import Ledger
 from gateway.limits.limit import Allowance
 from gateway.limits.rules import Held, Leased, RouteLimits, Rule
 from gateway.telemetry.metrics import Metrics
@@ -160,7 +160,7 @@ class Limiter:
         ledger = self._ledger
         assert ledger is not None, "alone, a node knows by itself"
         is_closed = any(rule.is_closed and not rule.is_shadow for rule in limits.rules)
-        patience_seconds = CLOSED_PATIENCE_SECONDS if is_closed else PATIENCE_SECONDS
+        patience_seconds = ledger.closed_patience_seconds if is_closed else ledger.patience_seconds
         give_up_at = self._monotonic() + patience_seconds
         while (now := self._monotonic()) < give_up_at:
             verdict = self.check(limits, principal, address)

@@ -26,6 +26,10 @@ class By(StrEnum):
     ADDRESS = "address"
 
 
+# By name: to read an enum's member costs as much as to call a small function.
+KEY, USER, EVERYBODY, ADDRESS = By.KEY, By.USER, By.ROUTE, By.ADDRESS
+
+
 @dataclass(slots=True, eq=False)
 class Rule:
     """Limits, and who shares them. `limiter` is its kind in metrics; `name` tells it from others in Redis.
@@ -48,15 +52,15 @@ class Rule:
         It is made of ids, never of secrets: rotation does not change it, and Redis gets no credential (R299).
         """
         by = self.by
-        if by is By.ADDRESS:
+        if by is ADDRESS:
             return address
-        if by is By.ROUTE:
+        if by is EVERYBODY:
             return ""
         if principal is None:
             return f"@{address}"  # no id begins like that
-        if by is By.USER:
+        if by is USER:
             return principal.user_id
-        if by is By.KEY:
+        if by is KEY:
             return principal.key_id
         # What a plan allows a tenant is no business of the tenant's other plans.
         return principal.tenant_id if self.allowance is not None else f"{principal.tenant_id}/{principal.plan}"
@@ -120,11 +124,7 @@ class Leased(Held):
 
     def standing(self, calendar: Calendar) -> tuple[int, ...]:
         """As Account; of the shared budget, as far as this node knows. Hot."""
-        numbers = super().standing(calendar)
-        if not self.known:
-            return numbers
-        left = [min(alone, max(0, known + self.leased)) for alone, known in zip(numbers[::2], self.known, strict=True)]
-        return tuple(number for pair in zip(left, numbers[1::2], strict=True) for number in pair)
+        return self._standing(calendar.ends, self.known, self.leased)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

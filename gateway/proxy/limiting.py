@@ -14,7 +14,7 @@ from gateway.limits.account import Shortage
 from gateway.limits.calendar import Calendar
 from gateway.limits.concurrency import Concurrency
 from gateway.limits.guard import Guard
-from gateway.limits.limit import Unit
+from gateway.limits.limit import RATE_LIMIT_LINES, Unit
 from gateway.limits.limiter import Denied, Limiter, Verdict
 from gateway.limits.rules import Held, RouteLimits
 from gateway.proxy.edge import Edge, Lines
@@ -101,16 +101,13 @@ def leave(slots: Slots) -> None:
 def header_lines(accounts: list[Held], calendar: Calendar) -> bytes:
     """RateLimit-Policy and RateLimit, each with its CRLF; nothing of what is in the shadow. Hot."""
     if len(accounts) == 1 and not (account := accounts[0]).rule.is_shadow:  # as mostly
-        allowance = account.allowance
-        return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (
-            allowance.policy,
-            allowance.told % account.standing(calendar),
-        )
+        return account.allowance.lines % account.standing(calendar)
     told = [account for account in accounts if not account.rule.is_shadow]
     if not told:
         return b""
-    return b"RateLimit-Policy: %b\r\nRateLimit: %b\r\n" % (
-        b", ".join([account.allowance.policy for account in told]),
+    policies = b", ".join([account.allowance.policy for account in told])
+    return RATE_LIMIT_LINES % (
+        policies,
         b", ".join([account.allowance.told % account.standing(calendar) for account in told]),
     )
 

@@ -23,6 +23,7 @@ from tests.fixtures.waiting import until
 from tests.integration.stories.wire import Wire
 
 NODES, CLIENTS, BUDGET = 4, 50, 400
+PATIENT = {"patience_seconds": 2.0}  # what is tested is not how busy the machine is
 HOURLY = {"plans": {"starter": {"limits": {"per_hour": BUDGET}}}}  # what time gives back in a test is next to nothing
 
 
@@ -49,27 +50,28 @@ async def started(gateway: StartGateway, changes: dict[str, Any]) -> list[Gatewa
 
 
 async def degraded(nodes: list[GatewayProcess]) -> float:
-    """Decisions that a node made by its own counts, since Redis was too slow for it on this machine."""
+    """Decisions that a node made by its own counts."""
     return sum([await counted(node, "ostiary_limits_degraded") for node in nodes])
 
 
 async def test_exactly_what_was_sold(gateway: StartGateway, postgres_dsn: str, upstream: RecordingUpstream) -> None:
     """Four nodes and fifty clients: not one request more than the budget, and all of it. R291."""
-    nodes = await started(gateway, {**HOURLY, "limits": {"shared": "exact"}})
+    nodes = await started(gateway, {**HOURLY, "limits": {"shared": "exact", **PATIENT}})
     ada = await plant(postgres_dsn)
     served, seconds = await stormed(nodes, ada.secret, 2 * BUDGET)
-    most = BUDGET + int(seconds * BUDGET / 3600)
-    assert BUDGET <= served <= most + await degraded(nodes)
+    assert await degraded(nodes) == 0
+    assert BUDGET <= served <= BUDGET + int(seconds * BUDGET / 3600)
     assert len(upstream.requests) == served
 
 
 async def test_approximately_what_was_sold(gateway: StartGateway, postgres_dsn: str) -> None:
     """The same by leases: no more than the budget and a lease for each node; what they hold is given back. R291."""
-    nodes = await started(gateway, HOURLY)
+    nodes = await started(gateway, {**HOURLY, "limits": PATIENT})
     ada = await plant(postgres_dsn)
     served, seconds = await stormed(nodes, ada.secret, 2 * BUDGET)
     bound = NODES * (BUDGET // SLICES)
-    most = BUDGET + seconds * BUDGET / 3600 + bound + await degraded(nodes)
+    assert await degraded(nodes) == 0
+    most = BUDGET + seconds * BUDGET / 3600 + bound
     assert BUDGET - bound <= served <= most
     total = served
 
@@ -109,7 +111,7 @@ async def test_no_counter_lives_for_ever(gateway: StartGateway, postgres_dsn: st
             "limits": [{"by": "address", "per_second": 50}, {"by": "key", "per_month": 10_000}],
         }
     ]
-    limits = {"shared": shared, "unknown_keys_per_minute": 5}
+    limits = {"shared": shared, "unknown_keys_per_minute": 5, **PATIENT}
     node = await gateway({"routes": routes, "limits": limits, "plans": {"starter": {"limits": {"per_day": 1000}}}})
     ada = await plant(postgres_dsn)
     unknown = SecretFormat("ost", ENVIRONMENT).generate()
@@ -160,8 +162,8 @@ async def test_a_frozen_redis_is_not_waited_for(gateway: StartGateway, postgres_
     assert seconds < 5.0  # it would be frozen for longer
     assert await counted(node, "ostiary_limits_degraded", limiter="plan") >= 10
     assert await counted(node, "ostiary_dependency_up", dependency="redis_limits") == 0
-    dear = await asked(node, [ada.secret], "/dear")
-    assert (dear[0].status, dear[0].code) == (503, "limits_unavailable")
+    (dear,) = await asked(node, [ada.secret], "/dear")
+    assert (dear.status, dear.code) == (503, "limits_unavailable")
     unknown = await asked(node, [SecretFormat("ost", ENVIRONMENT).generate()])
     assert (unknown[0].status, unknown[0].code) == (503, "auth_unavailable")
     own_redis.resume()
@@ -211,18 +213,17 @@ async def test_budgets_on_a_cluster(gateway: StartGateway, postgres_dsn: str, ow
     async with cluster(own_folder / "cluster") as url:
         changes = {
             "redis": {"url": url},
-            "limits": {"shared": shared},
+            "limits": {"shared": shared, **PATIENT},
             "routes": routes,
             "plans": {"starter": {"limits": {"per_hour": 50}}},
         }
         nodes = [await gateway(changes), await gateway(changes)]
         ada = await plant(postgres_dsn)
-        served = 0
-        for number in range(50):
-            (reply,) = await asked(nodes[number % 2], [ada.secret])
-            served += reply.status == 200
-        assert served == 30
-        for number in range(50):
-            (reply,) = await asked(nodes[number % 2], [ada.secret], "/other")
-            served += reply.status == 200
-        assert served == 50
+
+        async def served(path: str) -> int:
+            replies = [(await asked(nodes[number % 2], [ada.secret], path))[0] for number in range(50)]
+            return statuses(replies).count(200)
+
+        held = 0 if shared == "exact" else len(nodes)  # a lease each that is not given back yet
+        assert 30 - held <= (orders := await served("/orders")) <= 30
+        assert 20 - held <= await served("/other") <= 50 - orders

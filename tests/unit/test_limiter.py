@@ -38,7 +38,9 @@ class Node:
         calendar = Calendar(lambda now: EPOCH + now)
         self.ledger = None
         if shelf is not None:
-            self.ledger = Ledger(shelf, is_exact=is_exact, calendar=calendar, monotonic=clock.monotonic)
+            self.ledger = Ledger(
+                shelf, is_exact=is_exact, patience_seconds=1.0, calendar=calendar, monotonic=clock.monotonic
+            )
         self.limiter = Limiter(
             plan=Rule("plan", "plan", By.USER),
             calendar=calendar,
