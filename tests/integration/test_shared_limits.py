@@ -142,6 +142,7 @@ async def test_a_frozen_redis_is_not_waited_for(gateway: StartGateway, postgres_
             "limits": [{"per_minute": 50, "without_redis": "refuse"}],
         },
     ]
+    ada = await plant(postgres_dsn)  # before the node: what it hears of later is looked up again, by the guard's leave
     node = await gateway(
         {
             "redis": {"url": own_redis.url},
@@ -151,7 +152,6 @@ async def test_a_frozen_redis_is_not_waited_for(gateway: StartGateway, postgres_
             "cache": {"ttl_seconds": 0.2},  # what is known is not looked up by the guard's leave, however old
         }
     )
-    ada = await plant(postgres_dsn)
     assert statuses(await asked(node, [ada.secret])) == [200]
     assert statuses(await asked(node, [ada.secret], "/dear")) == [200]
     own_redis.pause()
