@@ -73,9 +73,11 @@ def _peers(folder: Path) -> list[Peer]:
     """The gateway in each mode, and others with and without their own limit, each with a configuration of its own."""
     peers: list[Peer] = []
     for number, (name, changes) in enumerate(_GATEWAYS.items()):
-        gateway = Gateway(_changed(folder / str(number), "gateway.yaml", changes))
-        gateway.name = name
-        peers.append(gateway)
+        configuration = _changed(folder / str(number), "gateway.yaml", changes)
+        for is_compiled in (False, True):
+            gateway = Gateway(configuration, is_compiled=is_compiled)
+            gateway.name = f"{name}, compiled" if is_compiled else name
+            peers.append(gateway)
     for kind, file, name, changes in (
         (Nginx, "nginx.conf", "nginx + Lua, limit_req", _NGINX),
         (Envoy, "envoy.yaml", "Envoy, local_ratelimit", _ENVOY),
