@@ -20,7 +20,7 @@ from gateway.proxy.edge import AddressRule, TrustedProxies
 from gateway.proxy.explanation import Explainer, Reading
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
 from gateway.proxy.health import HealthCheck, HealthChecks
-from gateway.proxy.limit_rules import route_limits, upstream_slots
+from gateway.proxy.limit_rules import limit_terms, route_limits, upstream_slots
 from gateway.proxy.names import Resolve, WatchedName, connected, is_address, system_resolver
 from gateway.proxy.places import Places
 from gateway.proxy.router import Route, Router
@@ -153,6 +153,7 @@ def explainer_of(
         router,
         upstreams,
         TrustedProxies(settings.trusted_proxies, header=settings.trusted_header),
+        limit_terms(settings),
         scheme="http" if settings.listen.tls is None else "https",
         request_id_header=settings.identity_headers.request_id,
         assertion_header=settings.identity_headers.assertion,

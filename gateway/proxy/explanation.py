@@ -23,6 +23,7 @@ from gateway.limits.metering import Meter
 from gateway.proxy.edge import Edge, TrustedProxies, address_in
 from gateway.proxy.errors import AddressRefused, UpstreamUnavailable
 from gateway.proxy.exchange import ANY_KEY, Exchange
+from gateway.proxy.explained_limits import LimitTerms, NotedLimiting, tell_guard, tell_limits
 from gateway.proxy.headers import Action, HeaderTable
 from gateway.proxy.places import Places
 from gateway.proxy.replies import Replies
@@ -86,6 +87,7 @@ class Explainer:
         router: Router,
         upstreams: Callable[[], Mapping[str, Upstream]],
         proxies: TrustedProxies,
+        terms: LimitTerms,
         *,
         scheme: str,
         request_id_header: str,
@@ -97,6 +99,7 @@ class Explainer:
         self._router = router
         self._upstreams = upstreams
         self._proxies = proxies
+        self._terms = terms
         self._scheme = scheme
         self._request_id_header = request_id_header
         self._assertion_header = assertion_header
@@ -161,7 +164,7 @@ class Explainer:
 
     # -- what an exchange works with, here
 
-    def services(self, admission: Admission, replies: Replies, connector: Any) -> Services:
+    def services(self, admission: Admission, replies: Replies, limiting: NotedLimiting, connector: Any) -> Services:
         """The parts of one exchange: the real ones, or real ones that nobody else has."""
         metrics, unwritten = Metrics(), Unwritten()
         return Services(
@@ -174,6 +177,7 @@ class Explainer:
             replies=replies,
             new_request_id=lambda: REQUEST_ID,
             last_used=LastUsed(unwritten, self._clock),
+            limiting=limiting,
             meter=Meter(unwritten, self._clock, metrics, interval_seconds=LONGEST_SECONDS, to_database=lambda now: now),
         )
 
@@ -234,7 +238,9 @@ class Explainer:
                 told.step(f"rule {rule.code}", rule.is_kept, rule.asked, rule.facts)
         is_admitted = hearing.is_admitted or not (isinstance(said, Refusal | Outage))
         told.step("admission", is_admitted, "admitted" if is_admitted else code_of(said), hearing.subject() or {})
+        tell_guard(told, self._terms, said, run.edge.client_name(request.fields.forwarded))
         if is_admitted and match is not None and not match.allowed:
+            tell_limits(told, self._terms, run.limiting, self._upstreams()[match.route.upstream], said)
             self._tell_upstream(told, match.route, said)
         if run.sent_head:
             told.headers = self._headers(run.sent_head, lines)
@@ -313,10 +319,11 @@ class Run:
     def __init__(self, explainer: Explainer, hearing: Hearing, address: str | None) -> None:
         self.edge = explainer.edge(address)
         self.replies = explainer.replies()
+        self.limiting = NotedLimiting()
         self._client = Onlooker(self.edge)
         self._transport = Nowhere(self._client.is_over)
         self._hearing = hearing
-        self._services = explainer.services(hearing.admission, self.replies, self._connect)
+        self._services = explainer.services(hearing.admission, self.replies, self.limiting, self._connect)
 
     async def _connect(self, factory: Callable[[], Any]) -> tuple[Nowhere, Any]:
         connection = factory()

@@ -3,6 +3,7 @@
 from gateway.limits.concurrency import Concurrency
 from gateway.limits.limit import Allowance, limits_of
 from gateway.limits.rules import GUARD, PLAN, ROUTE, By, RouteLimits, Rule
+from gateway.proxy.explained_limits import LimitTerms
 from gateway.setting_rules import LIMIT_WINDOWS
 from gateway.settings import LimitSettings, Route, RouteLimit, Settings, Upstream
 from gateway.telemetry.metrics import Metrics
@@ -44,6 +45,14 @@ def guard_rule(limits: LimitSettings) -> Rule | None:
         return None
     allowance = Allowance(limits_of({"per_minute": limits.unknown_keys_per_minute}, "unknown_keys"))
     return Rule(GUARD, GUARD, By.ADDRESS, allowance, is_closed=True)
+
+
+def limit_terms(settings: Settings) -> LimitTerms:
+    """What holds beside the rules of routes, for who explains them."""
+    limits = settings.limits
+    is_local = settings.redis is None or limits.mode == "local"
+    counted = "local" if is_local else limits.shared
+    return LimitTerms(plan_rule(limits), guard_rule(limits), limits.key_concurrency, counted)
 
 
 def upstream_slots(upstream: Upstream, metrics: Metrics) -> Concurrency | None:

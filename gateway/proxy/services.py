@@ -67,7 +67,7 @@ class Services:
     new_request_id: Callable[[], bytes]
     last_used: LastUsed
     meter: Meter
-    limiting: Limiting | None = None  # none where a request is only explained
+    limiting: Limiting | None = None  # none where nothing is limited
 
 
 def request_ids() -> Callable[[], bytes]:
