@@ -1,4 +1,11 @@
-"""The commands. A module each; what they share is how a failure is told."""
+"""The commands. A module each declares what it takes; what it works with is imported once it is run.
+
+So `ostiary --help`, completion and `ostiary check` load neither servers nor stores (tests/unit/test_light_commands.py).
+
+options.py       what many commands take           doors.py        through which of two doors they work
+output.py        tables, colour, JSON, progress     failures.py     what failed, and the next step
+api.py           a management API, called           local_api.py    the same API straight on the stores
+"""
 
 import sys
 from typing import Annotated
@@ -6,12 +13,25 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_tokens, audit, bulk, check, explain, keys, migrate, serve, signing_keys, up
-from gateway.configuration import ConfigurationError
+from gateway.cli import (
+    admin_tokens,
+    audit,
+    bulk,
+    check,
+    explain,
+    keys,
+    nodes,
+    running,
+    signing_keys,
+    tenants,
+    tokens,
+    users,
+)
+from gateway.cli.failures import FAILED, MISTAKEN, complain
 from gateway.errors import GatewayError
 
-CONFIGURATION_MISTAKES = 2
-FAILURE = 1
+RUN, LOOK, KEEP = "Run a gateway", "See what is, and why", "Keep tenants, users, keys"
+CONFIGURATION_INVALID = "configuration_invalid"  # the code of ConfigurationError
 
 
 def application() -> typer.Typer:
@@ -19,23 +39,37 @@ def application() -> typer.Typer:
     app = typer.Typer(
         name="ostiary",
         help="An API-key gateway: authenticates callers, tells the upstream who they are, forwards.",
-        epilog="To try it: `ostiary up`.",
+        epilog="To try it: `ostiary up`. Every command has --help with an example. Exit codes: 0 done, 1 failed, 2 the"
+        " command line or the configuration has mistakes.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    app.command()(up.up)
-    app.command()(serve.serve)
-    app.command()(migrate.migrate)
-    app.command()(check.check)
-    app.command()(explain.explain)
-    keys.app.command("import")(bulk.import_keys)
-    keys.app.command()(bulk.export)
-    app.add_typer(keys.app, name="keys")
-    app.add_typer(audit.app, name="audit")
-    app.add_typer(admin_tokens.app, name="admin-token")
-    app.add_typer(signing_keys.app, name="signing-keys")
+    app.command(rich_help_panel=RUN)(running.up)
+    app.command(rich_help_panel=RUN, epilog="Example: `ostiary serve -c gateway.yaml --workers 4`")(running.serve)
+    app.command(rich_help_panel=RUN, epilog="Example: `ostiary migrate -c gateway.yaml`")(running.migrate)
+    app.command(rich_help_panel=RUN, epilog="Example: `ostiary check gateway.yaml`")(check.check)
+    app.command(
+        rich_help_panel=LOOK,
+        epilog="Example: `ostiary explain /orders/42 -X POST --key key_01k... -c gateway.yaml`",
+    )(explain.explain)
+    app.command(
+        rich_help_panel=LOOK,
+        epilog="Example: `ostiary nodes -c gateway.yaml --status http://10.0.0.7:8082`",
+    )(nodes.nodes)
+    app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
+    keys.app.command("import", epilog="Example: `ostiary keys import keys.csv --dry-run -c gateway.yaml`")(
+        bulk.import_keys
+    )
+    keys.app.command(epilog="Example: `ostiary keys export --tenant acme --format csv -c gateway.yaml > keys.csv`")(
+        bulk.export
+    )
+    app.add_typer(keys.app, name="keys", rich_help_panel=KEEP)
+    app.add_typer(users.app, name="users", rich_help_panel=KEEP)
+    app.add_typer(tenants.app, name="tenants", rich_help_panel=KEEP)
+    app.add_typer(tokens.app, name="tokens", rich_help_panel=KEEP)
+    app.add_typer(admin_tokens.app, name="admin-token", rich_help_panel=KEEP)
+    app.add_typer(signing_keys.app, name="signing-keys", rich_help_panel=KEEP)
     return app
 
 
@@ -46,17 +80,17 @@ def main() -> None:
     """
     try:
         application()()
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        sys.exit(CONFIGURATION_MISTAKES)
     except GatewayError as error:
-        print(f"ostiary: {error}", file=sys.stderr)
-        sys.exit(FAILURE)
+        if error.code == CONFIGURATION_INVALID:
+            print(error, file=sys.stderr)
+            sys.exit(MISTAKEN)
+        complain(str(error))
+        sys.exit(FAILED)
 
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        typer.echo(f"ostiary {__version__}")
+        print(f"ostiary {__version__}")
         raise typer.Exit
 
 

@@ -1,36 +1,36 @@
 """`ostiary admin-token`: make, list and revoke the tokens of the management API, straight in the database."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from gateway.cli.failures import told
-from gateway.cli.keys import as_moment
-from gateway.cli.output import Output, OutputOption, log_to_stderr, show_list, show_one
-from gateway.configuration import load
-from gateway.control.admin_tokens import AdminTokens, Role, shown
-from gateway.control.bodies import NewAdminToken, parse_body
-from gateway.settings import Settings
-from gateway.stores.postgres.connection import Postgres
-from gateway.stores.postgres.migrate import check_schema
-from gateway.telemetry.metrics import Metrics
+from gateway.cli.options import NeededConfigOption, Output, OutputOption, as_moment
+from gateway.cli.output import log_to_stderr, show_list, show_one
+
+if TYPE_CHECKING:
+    from gateway.control.admin_tokens import AdminTokens
+    from gateway.settings import Settings
 
 COLUMNS = ("id", "name", "role", "tenant_id", "prefix", "status", "created_at", "expires_at", "last_used_at")
 
-app = typer.Typer(help="Tokens of the management API: make, list, revoke.", no_args_is_help=True)
+RoleName = Literal["operator", "tenant-admin", "auditor"]
 
-ConfigOption = Annotated[Path, typer.Option("-c", "--config", help="The configuration, for the database's address.")]
+app = typer.Typer(
+    help="Tokens of the management API: make, list, revoke, straight in the database.",
+    epilog="Example: `ostiary admin-token create --name me --role operator -c gateway.yaml`",
+    no_args_is_help=True,
+)
 
 
 @app.command()
 def create(
-    config: ConfigOption,
+    config: NeededConfigOption,
     name: Annotated[str, typer.Option("--name", help="Who or what will use it.")],
-    role: Annotated[Role, typer.Option("--role", help="operator: all; tenant-admin: one tenant; auditor: reads.")],
+    role: Annotated[RoleName, typer.Option("--role", help="operator: all; tenant-admin: one tenant; auditor: reads.")],
     tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant of a tenant-admin.")] = None,
     expires_at: Annotated[
         str | None, typer.Option(help="When it ends: ISO 8601, or seconds since the epoch. Default: never.")
@@ -42,10 +42,13 @@ def create(
     if expires_at is not None:
         wanted["expires_at"] = as_moment(expires_at)
 
-    async def make(tokens: AdminTokens) -> None:
+    async def make(tokens: "AdminTokens") -> None:
+        from gateway.control.admin_tokens import Role, shown
+        from gateway.control.bodies import NewAdminToken, parse_body
+
         body = parse_body(json.dumps(wanted).encode(), NewAdminToken)
         row, token = await tokens.create(
-            name=body.name, role=role, tenant_id=body.tenant_id, expires_at=body.expires_at
+            name=body.name, role=Role(role), tenant_id=body.tenant_id, expires_at=body.expires_at
         )
         show_one({**shown(row), "token": token}, output)
 
@@ -53,10 +56,12 @@ def create(
 
 
 @app.command("list")
-def list_tokens(config: ConfigOption, output: OutputOption = Output.TABLE) -> None:
+def list_tokens(config: NeededConfigOption, output: OutputOption = Output.TABLE) -> None:
     """List tokens, oldest first."""
 
-    async def tell(tokens: AdminTokens) -> None:
+    async def tell(tokens: "AdminTokens") -> None:
+        from gateway.control.admin_tokens import shown
+
         show_list([shown(row) for row in await tokens.list()], COLUMNS, output)
 
     _on(config, tell)
@@ -65,25 +70,36 @@ def list_tokens(config: ConfigOption, output: OutputOption = Output.TABLE) -> No
 @app.command()
 def revoke(
     token_id: Annotated[str, typer.Argument(help="The id of the token.", metavar="TOKEN_ID")],
-    config: ConfigOption,
+    config: NeededConfigOption,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Revoke a token, for good: the next call with it is refused."""
 
-    async def end(tokens: AdminTokens) -> None:
+    async def end(tokens: "AdminTokens") -> None:
+        from gateway.control.admin_tokens import shown
+
         show_one(shown(await tokens.revoke(token_id)), output)
 
     _on(config, end)
 
 
-def _on(config: Path, do: Callable[[AdminTokens], Awaitable[None]]) -> None:
+def _on(config: Path, do: "Callable[[AdminTokens], Awaitable[None]]") -> None:
+    import asyncio
+
+    from gateway.configuration import load
+
     log_to_stderr()
     settings = load(config)
     with told():
         asyncio.run(_run(settings, do))
 
 
-async def _run(settings: Settings, do: Callable[[AdminTokens], Awaitable[None]]) -> None:
+async def _run(settings: "Settings", do: "Callable[[AdminTokens], Awaitable[None]]") -> None:
+    from gateway.control.admin_tokens import AdminTokens
+    from gateway.stores.postgres.connection import Postgres
+    from gateway.stores.postgres.migrate import check_schema
+    from gateway.telemetry.metrics import Metrics
+
     postgres = Postgres(settings.postgres.dsn.get_secret_value(), pool_size=1, metrics=Metrics())
     await postgres.open()
     try:

@@ -1,42 +1,54 @@
-"""A running gateway's management API, as the commands call it."""
+"""A management API, as the commands call it."""
 
-import asyncio
-import getpass
 import io
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
-import typer
 
 from gateway.cli.failures import ApiUnreachable, CallRefused
+from gateway.cli.output import counting
 
-TOKEN_VARIABLE = "OSTIARY_ADMIN_TOKEN"  # noqa: S105  # a name, not a token
 PAGE = 200
 CALL_SECONDS = 30.0
-
-T = TypeVar("T")
+LONG_CALL_SECONDS = 900.0  # a large tenant goes in pieces, and each is seen through to every node
 
 
 class Api:
-    """The API at `url`, as whoever the admin token says. Every method raises ApiUnreachable and CallRefused."""
+    """The API at `url`, as whoever the session's token says. Every method raises ApiUnreachable and CallRefused."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url.rstrip("/")
 
     async def call(
-        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        seconds: float = CALL_SECONDS,
     ) -> dict[str, Any]:
-        """The object that a call answers."""
+        """The object that a call answers; an empty one where it answers nothing."""
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.request(method, self._url + path, json=body, params=query) as response:
-                return await self._object(response)
+            async with self._session.request(
+                method, self._url + path, json=body, params=query, timeout=timeout
+            ) as response:
+                return {} if response.status == 204 else await self._object(response)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ApiUnreachable(self._url, type(error).__name__) from error
+
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """The object at `path`; None where there is none."""
+        try:
+            return await self.call("GET", path)
+        except CallRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
 
     async def pages(self, path: str, filters: Mapping[str, str]) -> AsyncIterator[list[dict[str, Any]]]:
         """The items of a listing, a page at a time."""
@@ -49,8 +61,13 @@ class Api:
             query["cursor"] = page["next_cursor"]
 
     async def listing(self, path: str, filters: Mapping[str, str]) -> list[dict[str, Any]]:
-        """All items of a listing."""
-        return [item async for page in self.pages(path, filters) for item in page]
+        """All items of a listing; how many there are so far is told meanwhile."""
+        items: list[dict[str, Any]] = []
+        with counting("reading") as tell:
+            async for page in self.pages(path, filters):
+                items += page
+                tell(len(items))
+        return items
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, method: str = "GET", file: tuple[str, bytes] | None = None
@@ -82,29 +99,20 @@ class Api:
 
 
 @asynccontextmanager
+async def session_at(
+    token: str, connector: aiohttp.BaseConnector | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session whose every request carries the token."""
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"},
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=CALL_SECONDS),
+    ) as session:
+        yield session
+
+
+@asynccontextmanager
 async def open_api(url: str, token: str) -> AsyncIterator[Api]:
     """The API at `url`."""
-    async with aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=CALL_SECONDS)
-    ) as session:
+    async with session_at(token) as session:
         yield Api(session, url)
-
-
-def through_api(url: str, token: str, do: Callable[[Api], Awaitable[T]]) -> T:
-    """What `do` makes of the API at `url`."""
-
-    async def run() -> T:
-        async with open_api(url, token) as opened:
-            return await do(opened)
-
-    return asyncio.run(run())
-
-
-def read_token() -> str:
-    """The admin token: from the environment, else from stdin. Never from the command line, which others can see."""
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not token:
-        token = (getpass.getpass("Admin token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    if not token.isascii() or not token.isprintable() or " " in token or not token:
-        raise typer.BadParameter(f"put an admin token into {TOKEN_VARIABLE}, or write one to stdin", param_hint="--api")
-    return token

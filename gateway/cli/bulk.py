@@ -6,19 +6,32 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gateway.cli.doors import Door, through
 from gateway.cli.failures import FAILED, CallRefused, ImportCutOff
-from gateway.cli.key_doors import KeyDoor
-from gateway.cli.keys import ApiOption, ConfigOption, through
-from gateway.cli.output import Output, OutputOption, show_list, show_one
-from gateway.control.import_rows import FileFormat
+from gateway.cli.options import (
+    ApiOption,
+    ConfigOption,
+    Output,
+    OutputOption,
+    TenantOption,
+    TokenFileOption,
+    UserOption,
+    named,
+)
+from gateway.cli.output import console, show_json, show_one, show_rows
 
-SUFFIXES = {".csv": FileFormat.CSV, ".jsonl": FileFormat.JSONL, ".ndjson": FileFormat.JSONL}
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from gateway.cli.api import Api
+
+FileFormat = Literal["csv", "jsonl"]
+SUFFIXES: Final[Mapping[str, FileFormat]] = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+MEDIA_TYPES: Final[Mapping[FileFormat, str]] = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 EXPORTED = (
     "id", "tenant_id", "user_id", "name", "prefix", "environment", "scopes", "status", "created_at", "last_used_at",
     "expires_at", "revoked_at",
@@ -33,6 +46,7 @@ def import_keys(
     file_format: FormatOption = None,
     config: ConfigOption = None,
     api: ApiOption = None,
+    token_file: TokenFileOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Import keys whose secrets exist elsewhere, by their SHA-256. Repeat it until no row is refused: exit code 0.
@@ -42,24 +56,26 @@ def import_keys(
     chosen = file_format or SUFFIXES.get(file.suffix.lower())
     if chosen is None:
         raise typer.BadParameter("name the format of this file: csv or jsonl", param_hint="--format")
-    raw = file.read_bytes()
+    raw, media_type = file.read_bytes(), MEDIA_TYPES[chosen]
 
-    async def do(door: KeyDoor) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return await _followed(door, raw, chosen, is_dry_run=dry_run)
+    async def do(opened: "Api") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return await _followed(opened, raw, media_type, is_dry_run=dry_run)
 
-    _, summary = through(config, api, do, lambda found: _tell(*found, output))
+    _, summary = through(Door(config, api, token_file), do, lambda found: _tell(*found, output))
     if summary["refused"]:
         raise typer.Exit(FAILED)
 
 
 async def _followed(
-    door: KeyDoor, raw: bytes, file_format: FileFormat, *, is_dry_run: bool
+    opened: "Api", raw: bytes, media_type: str, *, is_dry_run: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows' results and the summary, with a bar on stderr meanwhile. Raises CallRefused, ImportCutOff."""
     rows: list[dict[str, Any]] = []
+    query = {"dry_run": str(is_dry_run).lower()}
     with _progress() as progress:
         task = progress.add_task("keys", total=raw.count(b"\n"))
-        async for line in door.import_keys(raw, file_format, is_dry_run=is_dry_run):
+        async for text in opened.lines("/v1/imports", query, method="POST", file=(media_type, raw)):
+            line = json.loads(text)
             if "problem" in line:
                 raise CallRefused(503, line["problem"])
             if "summary" in line:
@@ -69,43 +85,47 @@ async def _followed(
     raise ImportCutOff(f"{len(rows)} rows were told")
 
 
-def _progress() -> Progress:
+def _progress() -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    return Progress(*columns, console=console(sys.stderr), disable=not sys.stderr.isatty())
 
 
 def _tell(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], output: Output) -> None:
     if output is Output.JSON:
-        typer.echo(json.dumps({"rows": list(rows), "summary": summary}, indent=2))
+        show_json({"rows": list(rows), "summary": summary})
         return
     refused = [row for row in rows if row["outcome"] == "refused"]
     if refused:
-        show_list(refused, ("row", "code", "message"), output)
-        typer.echo("")
+        show_rows(refused, ("row", "code", "message"))
+        print()
     show_one(summary, output)
 
 
 def export(
-    user: Annotated[str | None, typer.Option("--user", help="Only this user's.")] = None,
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only active, revoked or expired ones.")] = None,
-    file_format: Annotated[FileFormat, typer.Option("--format", help="How to write them.")] = FileFormat.JSONL,
+    user: UserOption = None,
+    tenant: TenantOption = None,
+    status: Annotated[
+        Literal["active", "revoked", "expired"] | None, typer.Option(help="Only active, revoked or expired ones.")
+    ] = None,
+    file_format: Annotated[FileFormat, typer.Option("--format", help="How to write them.")] = "jsonl",
     config: ConfigOption = None,
     api: ApiOption = None,
+    token_file: TokenFileOption = None,
 ) -> None:
     """Write keys to stdout as they come, oldest first: never a secret, nor a digest of one."""
-    named = {"user_id": user, "tenant_id": tenant, "status": status}
-    filters = {name: value for name, value in named.items() if value is not None}
-    written = _as_csv if file_format is FileFormat.CSV else _as_lines
+    filters = named(user_id=user, tenant_id=tenant, status=status)
+    written = _as_csv if file_format == "csv" else _as_lines
 
-    async def do(door: KeyDoor) -> None:
-        if file_format is FileFormat.CSV:
+    async def do(opened: "Api") -> None:
+        if file_format == "csv":
             sys.stdout.write(",".join(EXPORTED) + "\n")
-        async for page in door.pages(filters):
+        async for page in opened.pages("/v1/keys", filters):
             sys.stdout.write(written(page))
         sys.stdout.flush()
 
-    through(config, api, do, lambda _: None)
+    through(Door(config, api, token_file), do, lambda _: None)
 
 
 def _as_lines(keys: Sequence[Mapping[str, Any]]) -> str:

@@ -1,36 +1,50 @@
 """`ostiary check`: is this configuration good, and if not, what is wrong with it, all at once."""
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gateway.configuration import ConfigurationError, json_schema, load
+from gateway.cli.failures import MISTAKEN
+from gateway.cli.options import Output, OutputOption
+from gateway.cli.output import say, show_json
 
 
 def check(
     file: Annotated[Path | None, typer.Argument(help="The configuration to check.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Check a configuration: exit 0 if it can be used, else 2 with every mistake on stderr.
 
-    Settings that this version does not act on are told as warnings on stderr; they do not fail the check.
+    With -o json the mistakes are on stdout, each with its place, line and cure.
     """
+    from gateway.configuration import ConfigurationError, json_schema, load
+
     if schema:
-        typer.echo(json.dumps(json_schema(), indent=2))
+        show_json(json_schema())
         return
     if file is None:
-        typer.echo("Name the file to check, or ask for --schema.", err=True)
-        raise typer.Exit(2)
+        say("Name the file to check, or ask for --schema.", file=sys.stderr)
+        raise typer.Exit(MISTAKEN)
     try:
         settings = load(file)
     except ConfigurationError as error:
-        for line in error.lines():
-            typer.echo(line, err=True)
-        raise typer.Exit(2) from error
+        if output is Output.JSON:
+            mistakes = [
+                {"place": one.place, "line": one.line, "what": one.what, "cure": one.cure} for one in error.mistakes
+            ]
+            show_json({"file": str(file), "ok": False, "mistakes": mistakes})
+        else:
+            for line in error.lines():
+                say(line, "red", file=sys.stderr)
+        raise typer.Exit(MISTAKEN) from error
+    if output is Output.JSON:
+        show_json({"file": str(file), "ok": True, "mistakes": []})
+        return
     routes, upstreams = _count(len(settings.routes), "route"), _count(len(settings.upstreams), "upstream")
-    typer.echo(f"{file}: ok ({routes}, {upstreams})")
+    say(f"{file}: ok ({routes}, {upstreams})", "green")
 
 
 def _count(number: int, noun: str) -> str:

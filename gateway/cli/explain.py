@@ -1,20 +1,17 @@
 """`ostiary explain`: what would become of a request, step by step, as a running gateway decides it."""
 
-import getpass
-import json
 import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from gateway.cli.api import read_token, through_api
-from gateway.cli.failures import told
-from gateway.cli.output import Output, OutputOption, log_to_stderr
-from gateway.configuration import load
+from gateway.cli.doors import Door, admin_url, ask_secret, through
+from gateway.cli.options import ApiOption, Output, OutputOption, TokenFileOption, named
+from gateway.cli.output import console, show_json
+
+if TYPE_CHECKING:
+    from gateway.cli.api import Api
 
 MARKS = {"passed": ("ok", "green"), "failed": ("no", "red"), "noted": ("--", "dim")}
 # What a key, an admin token or an access token looks like, wherever it stands.
@@ -34,7 +31,8 @@ def explain(
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="The configuration of the gateway to ask, on this machine.")
     ] = None,
-    api: Annotated[str | None, typer.Option("--api", help="URL of the management API of the gateway to ask.")] = None,
+    api: ApiOption = None,
+    token_file: TokenFileOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Explain a decision: every step, what each cache holds, and what would go upstream. Nothing is changed by it.
@@ -42,7 +40,6 @@ def explain(
     Needs an operator's token, in OSTIARY_ADMIN_TOKEN or on stdin. Secrets are never taken from the command line, which
     others can see: with --secret, write the key to stdin (after the admin token, if that stands there too).
     """
-    log_to_stderr()
     if (config is None) == (api is None):
         raise typer.BadParameter("name one of -c FILE and --api URL", param_hint="-c, --api")
     if key is not None and secret:
@@ -50,13 +47,14 @@ def explain(
     if SECRET.search(path) is not None:
         raise typer.BadParameter(NEVER_HERE, param_hint="PATH")
     question: dict[str, Any] = {"method": method, "path": path, "host": host, "headers": dict(map(_pair, header or []))}
-    question |= {name: value for name, value in (("address", address), ("key_id", key)) if value is not None}
-    url = api or _url_of(config)
-    token = read_token()
-    if secret:
-        question["secret"] = _read_secret()
-    with told():
-        _show(through_api(url, token, lambda opened: opened.call("POST", "/v1/explain", body=question)), output)
+    question |= named(address=address, key_id=key)
+
+    async def do(opened: "Api") -> dict[str, Any]:
+        if secret:
+            question["secret"] = await _read_secret()
+        return await opened.call("POST", "/v1/explain", body=question)
+
+    through(Door(None, api or _url_of(config), token_file), do, lambda answer: _show(answer, output))
 
 
 def _pair(header: str) -> tuple[str, str]:
@@ -69,14 +67,16 @@ def _pair(header: str) -> tuple[str, str]:
 
 
 def _url_of(config: Path | None) -> str:
+    from gateway.configuration import load
+
     assert config is not None
-    address = load(config).listen.admin
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
+    return admin_url(load(config))
 
 
-def _read_secret() -> str:
-    secret = (getpass.getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+async def _read_secret() -> str:
+    import asyncio
+
+    secret = await asyncio.to_thread(ask_secret, "Key")
     if not secret:
         raise typer.BadParameter("write the key to stdin", param_hint="--secret")
     return secret
@@ -84,26 +84,35 @@ def _read_secret() -> str:
 
 def _show(answer: dict[str, Any], output: Output) -> None:
     if output is Output.JSON:
-        typer.echo(json.dumps(answer, indent=2))
+        show_json(answer)
         return
-    console = Console(highlight=False, soft_wrap=True)
+    from rich.text import Text
+
+    printer = console()
+
+    def line(*parts: tuple[str, str]) -> None:
+        printer.print(Text.assemble(*parts), soft_wrap=True)
+
     width = max(len(step["step"]) for step in answer["steps"])
     for step in answer["steps"]:
-        mark, style = MARKS[step["outcome"]]
-        line = Text.assemble((mark, style), f"  {step['step']:<{width}}  {step['text']}")
         facts = _facts(step["facts"])
-        console.print(line.append(f"  ({facts})", "dim") if facts else line)
+        line(
+            MARKS[step["outcome"]],
+            (f"  {step['step']:<{width}}  {step['text']}", ""),
+            (f"  ({facts})" if facts else "", "dim"),
+        )
     decision = answer["decision"]
     code = " ".join(str(part) for part in (decision["outcome"], decision["status"], decision["code"]) if part)
-    console.print(Text(f"\n{code}: {decision['title']}", style="bold"))
+    style = "green" if decision["outcome"] in ("forwarded", "answered") else "red"
+    line((f"\n{code}", f"bold {style}"), (f": {decision['title']}", "bold"))
     forwarded, headers = answer["forwarded"], answer["headers"]
     if forwarded is None or headers is None:
         return
-    console.print(Text(f"\n{forwarded['method']} {forwarded['path']}"))
+    line((f"\n{forwarded['method']} {forwarded['path']}", ""))
     for added in headers["added"]:
-        console.print(Text(f"  + {added['name']}: {added['value']}"))
+        line((f"  + {added['name']}: {added['value']}", "green"))
     for removed in headers["removed"]:
-        console.print(Text(f"  - {removed['name']} ({removed['why']})"))
+        line((f"  - {removed['name']} ({removed['why']})", "red"))
 
 
 def _facts(facts: dict[str, Any]) -> str:

@@ -4,10 +4,8 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import structlog
-import typer
 import uvloop
 
 from gateway import __version__
@@ -20,22 +18,8 @@ from gateway.workers.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 
-def serve(
-    config: Annotated[Path, typer.Option("-c", "--config", help="The configuration file.")],
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="Processes that serve behind the same ports; about one for each core. Each is a node of its own.",
-        ),
-    ] = 1,
-) -> None:
-    """Run the gateway: callers, the management API and the status listener, as the configuration says.
-
-    SIGTERM or Ctrl-C stop accepting, finish the requests under way, and end with exit code 0. With several workers,
-    SIGHUP reads the configuration again and replaces them one by one, and no request is lost.
-    """
+def serve_until_stopped(config: Path, workers: int) -> None:
+    """Serve as the configuration says, with so many processes. Raises what makes starting or going on impossible."""
     write_logs(sys.stdout)
     settings = load(config)
     if workers == 1:

@@ -9,17 +9,14 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import aiohttp
 import typer
-import uvloop
 import yaml
 from aiohttp import web
 
 from gateway.app import Gateway
 from gateway.cli.demo import ENVIRONMENT, PLAN, Demo, DemoKey
-from gateway.cli.output import log_to_stderr
 from gateway.configuration import load
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded import example
@@ -32,7 +29,6 @@ from gateway.stores.postgres.migrate import migrate
 from gateway.telemetry.metrics import Metrics
 
 INTERRUPTED = 130
-LARGEST_PORT = 65_533  # two more follow it
 
 
 class PortTaken(GatewayError):
@@ -41,23 +37,6 @@ class PortTaken(GatewayError):
 
 class ServerLost(GatewayError):
     """An embedded server ended while the gateway ran."""
-
-
-def up(
-    data: Annotated[Path, typer.Option(help="Where everything is kept. Delete it to start afresh.")] = Path(".ostiary"),
-    port: Annotated[
-        int,
-        typer.Option(
-            min=1, max=LARGEST_PORT, help="Callers use it; the next two are the management API and the status."
-        ),
-    ] = 8080,
-) -> None:
-    """Start a gateway with a PostgreSQL, a Redis and an example API of its own, and print how to try it.
-
-    It listens on this machine alone. Ctrl-C stops all of it, and the next start finds the data again.
-    """
-    log_to_stderr()
-    uvloop.run(run(data.absolute(), port))
 
 
 async def run(data: Path, port: int) -> None:

@@ -9,7 +9,7 @@ from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator
 from gateway.control.admin_tokens import AdminTokens
 from gateway.control.audit import AuditCalls
-from gateway.control.authorization import Gate
+from gateway.control.authorization import Bearers, Gate
 from gateway.control.cache import CacheCalls
 from gateway.control.call_rate import CallRate
 from gateway.control.calls import Call
@@ -57,6 +57,7 @@ def build_api(
     peppers: Peppers,
     keys: KeySettings,
     metrics: Metrics,
+    bearers: Bearers | None = None,
     people: People | None = None,
     key_scopes: Sequence[str] = (),
     explain: Explain | None = None,
@@ -64,12 +65,13 @@ def build_api(
 ) -> web.Application:
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
-    Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
+    `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody
+    signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
     tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys.
     """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
-    gate = Gate(AdminTokens(postgres), people)
+    gate = Gate(bearers or AdminTokens(postgres), people)
     app = web.Application(
         middlewares=[answer_errors, gate.middleware, replaying(postgres, mutations)], client_max_size=BODY_LIMIT_BYTES
     )

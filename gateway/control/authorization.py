@@ -7,18 +7,27 @@ admin token, whatever its role.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.auth.tokens import is_token
-from gateway.control.admin_tokens import Administrator, AdminTokens, Role
+from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.calls import CALL, Call
 from gateway.control.people import People, Person
 from gateway.control.problems import Forbidden, SignInRequired, Unauthenticated, request_id_of
 
 _ADMINISTRATOR = web.RequestKey("administrator", Administrator)
 _PERSON = web.RequestKey("person", Person)
+
+
+class Bearers(Protocol):
+    """Knows whose token is whose (gateway.control.admin_tokens)."""
+
+    async def recognise(self, token: str) -> Administrator | None:
+        """Who calls with this token; None for one that is none, or none any more."""
+        ...
 
 
 @dataclass
@@ -29,7 +38,7 @@ class Gate:
     those alone who may call something.
     """
 
-    tokens: AdminTokens
+    tokens: Bearers
     people: People | None = None
     _calls: dict[web.AbstractRoute, Call] = field(default_factory=dict)
 
@@ -57,7 +66,7 @@ class Gate:
             if request.match_info.http_exception is None:
                 if call is None or not _may(caller, call):
                     raise Forbidden(f"{caller.token_id} is {caller.role}")
-                origin = replace(caller.origin, address=request.remote, request_id=request_id_of(request))
+                origin = replace(caller.origin, address=request.remote or None, request_id=request_id_of(request))
                 request[_ADMINISTRATOR] = replace(caller, origin=origin)
             return await handler(request)
 

@@ -1,4 +1,4 @@
-"""`explain` tells which limits a request would meet, their sizes and whose account they are, and uses nothing of them."""
+"""`explain` tells which limits a request would meet, their sizes and whose they are, and uses nothing of them."""
 
 import json
 from collections.abc import AsyncIterator
