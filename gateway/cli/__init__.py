@@ -18,6 +18,8 @@ from gateway.cli import (
     audit,
     bulk,
     check,
+    diff,
+    doctor,
     explain,
     keys,
     nodes,
@@ -49,6 +51,8 @@ def application() -> typer.Typer:
     app.command(rich_help_panel=RUN, epilog="Example: `ostiary serve -c gateway.yaml --workers 4`")(running.serve)
     app.command(rich_help_panel=RUN, epilog="Example: `ostiary migrate -c gateway.yaml`")(running.migrate)
     app.command(rich_help_panel=RUN, epilog="Example: `ostiary check gateway.yaml`")(check.check)
+    app.command(rich_help_panel=LOOK, epilog="Example: `ostiary doctor -c gateway.yaml`")(doctor.doctor)
+    app.command(rich_help_panel=RUN, epilog="Example: `ostiary diff running.yaml gateway.yaml --exit-code`")(diff.diff)
     app.command(
         rich_help_panel=LOOK,
         epilog="Example: `ostiary explain /orders/42 -X POST --key key_01k... -c gateway.yaml`",

@@ -29,13 +29,13 @@ STYLES: Final = {
 }  # fmt: skip
 
 
-def log_to_stderr() -> None:
-    """Send warnings to stderr, and nothing else: stdout is the result."""
+def log_to_stderr(*, is_silent: bool = False) -> None:
+    """Send warnings to stderr, and nothing else: stdout is the result. Not even these where it `is_silent`."""
     import logging
 
     from gateway.telemetry.logs import write_logs
 
-    write_logs(sys.stderr, level=logging.WARNING)
+    write_logs(sys.stderr, level=logging.CRITICAL if is_silent else logging.WARNING)
 
 
 def console(file: TextIO | None = None) -> "Console":

@@ -173,7 +173,7 @@ def upstreams_of(
     by_name: dict[str, Upstream] = {}
     watches: list[HealthChecks | WatchedName] = []
     for name, configured in settings.upstreams.items():
-        tls = _tls_context(name, configured)
+        tls = upstream_tls(name, configured)
         targets = {}
         for address in configured.targets:
             target, name_watch = _target(address, tls, table, resolve)
@@ -244,7 +244,7 @@ def server_certificate(settings: Settings) -> ServerCertificate | None:
         raise CertificateUnusable(f"listen.tls: {error}. Name a readable PEM file each, that fit together") from error
 
 
-def _tls_context(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:
+def upstream_tls(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None:
     """What an upstream's `https` targets are verified by, if it has any. Raises CertificateUnusable."""
     if all(target.scheme != "https" for target in upstream.targets):
         return None
