@@ -107,15 +107,22 @@ async def _target(name: str, target: Target, tls: ssl.SSLContext | None, seconds
         cure = f"Correct the host in `upstreams.{name}.targets`, or its name service."
         return [Finding.failed(check, f"{target}: no address for {target.host} ({why})", cure)]
     began = time.monotonic()
+    accepted = False
     try:
         async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(target.host, target.port, ssl=tls)
+            _, writer = await asyncio.open_connection(target.host, target.port)
+        accepted = True
+        if tls is not None:
+            async with asyncio.timeout(seconds):
+                await writer.start_tls(tls, server_hostname=target.host)
     except ssl.SSLCertVerificationError as error:
         cure = f"Renew its certificate, or name who has signed it in `upstreams.{name}.tls.ca`."
         return [Finding.failed(check, f"{target}: its certificate is not believed ({error.verify_message})", cure)]
     except ssl.SSLError as error:
         return [Finding.failed(check, f"{target}: no TLS ({error.reason})", "Write http:// if it speaks no TLS.")]
     except TimeoutError:
+        if accepted:
+            return [Finding.failed(check, f"{target}: accepts, and speaks no TLS", "Write http:// if it has none.")]
         cure = "Look at the server and at firewalls between, or raise `timeouts.connect`."
         return [Finding.failed(check, f"{target}: does not accept within {seconds:g} s", cure)]
     except OSError as error:

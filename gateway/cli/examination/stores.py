@@ -91,7 +91,8 @@ def _version(name: str, connection: Connection) -> Finding:
 async def _writable(connection: Connection) -> Finding:
     check = "postgres.writable"
     row = await connection.fetchrow(
-        "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, has_schema_privilege(current_schema(), 'CREATE') AS may_create, current_user AS name"
+        "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only,"
+        " has_schema_privilege(current_schema(), 'CREATE') AS may_create, current_user AS name"
     )
     assert row is not None
     if row["is_read_only"]:
