@@ -31,6 +31,7 @@ NEXT_STEPS = {
     "key_limit_reached": "Revoke a key of this user: `ostiary keys list --user <user> --status active`, then"
     " `ostiary keys revoke <id>`.",
     "key_revoked": "Create another key: `ostiary keys create`.",
+    "no_access_tokens": "Set up `tokens: {issuer, audience, sealing_key}` in its configuration.",
     "not_found": "Look for the id: `ostiary keys list`, `ostiary users list`, `ostiary tenants list`,"
     " `ostiary admin-token list`, `ostiary signing-keys list`.",
     "revocation_pending": "The change is made, but some node may not know it yet. Repeat the command until it is done.",

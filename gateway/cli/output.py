@@ -5,6 +5,7 @@ A terminal gets colour, unless NO_COLOR is set; a pipe never does. The libraries
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
+FRACTION: Final = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")
 WIDE: Final = 240  # for a pipe, which has no width: rather a long line than a cut id
 SECRETS: Final = ("secret", "token")
 # A word that stands alone in a cell and says how something is.
@@ -149,12 +151,19 @@ def cell(value: Any) -> "Text":
         case bool():
             return Text(str(value).lower())
         case list():
-            return Text(_printable(" ".join(str(item) for item in value)) or "-")
+            return Text(_printable(" ".join(map(_short, value))) or "-")
         case dict():
-            return Text(_printable(", ".join(f"{name}={item}" for name, item in value.items())) or "-")
+            return Text(_printable(", ".join(f"{name}={_short(item)}" for name, item in value.items())) or "-")
         case _:
-            text = _printable(str(value))
+            text = _printable(_short(value))
             return Text(text, STYLES.get(text, ""))
+
+
+def _short(value: Any) -> str:
+    """A value as people read it: fractions of milliseconds and microseconds are for programs."""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return FRACTION.sub(r"\1Z", str(value))
 
 
 def _printable(text: str) -> str:

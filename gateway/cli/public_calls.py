@@ -12,8 +12,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gateway.auth.signing import verified
 from gateway.cli.failures import ApiUnreachable, CallRefused
 from gateway.control.public import JWKS, TOKENS
+from gateway.errors import Fault, GatewayError
 
 CALL_SECONDS: Final = 10.0
+
+
+class NoTokens(GatewayError):
+    """A gateway without access tokens."""
+
+    code = "no_access_tokens"
+    status = 404
+    fault = Fault.CLIENT
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.public = f"The gateway at {url} has no access tokens."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,8 @@ async def _called(method: str, url: str, path: str, **how: Any) -> dict[str, Any
         raise ApiUnreachable(url, type(error).__name__, "gateway") from error
     if not isinstance(answer, dict):
         raise ApiUnreachable(url, f"{response.status} without an object", "gateway")
+    if response.status == 404:
+        raise NoTokens(url)
     if response.status >= 400:
         raise CallRefused(response.status, answer)
     return answer

@@ -96,6 +96,8 @@ def _place(config: Path | None, url: str | None, *, is_needed: bool = True) -> t
     from gateway.configuration import load
 
     settings = load(config)
+    if settings.tokens is None:
+        raise typer.BadParameter("this configuration has no `tokens`", param_hint="-c")
     headers = [place.header for place in settings.credentials if place.header is not None]
     return local_url(settings.listen.proxy, is_tls=settings.listen.tls is not None), (headers or ["Authorization"])[0]
 
