@@ -11,7 +11,7 @@ from gateway.control.bodies import CODES
 from gateway.errors import GatewayError
 
 # These are told by commands, and are in no reply.
-OF_COMMANDS = {"api_unreachable", "configuration_invalid", "import_cut_off"}
+OF_COMMANDS = {"api_unreachable", "configuration_invalid", "import_cut_off", "no_access_tokens"}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 
 
