@@ -61,6 +61,13 @@ CASES = [
     ("route becomes public", {}, {"routes__0__auth": "none"}, "opens", "route orders becomes public"),
     ("key may be missing", {}, {"routes__0__auth": "optional"}, "opens", "route orders lets callers in without a key"),
     ("key is required", {}, {"routes__2__auth": "required"}, "closes", "route open requires a key"),
+    (
+        "public to optional",
+        {},
+        {"routes__2__auth": "optional"},
+        "closes",
+        "route open refuses callers with a key that is not good",
+    ),
     ("scope added", {}, {"routes__0__require": {"scopes": ["y"]}}, "closes", "route orders now requires scope y"),
     ("scope gone", {}, {"routes__1__require": None}, "opens", "route admin no longer requires scope admin"),
     ("feature", {}, {"routes__0__require": {"features": ["x"]}}, "closes", "route orders now requires feature x"),
@@ -197,7 +204,7 @@ def test_what_opens_comes_first() -> None:
     found = changes(settings(BASE), settings(new))
     assert [change.danger.value for change in found] == ["opens", "closes", "other"]
     assert [change.whom.partition(",")[0] for change in found] == [
-        "callers of route orders",
+        "everybody",
         "users of plan free",
         "callers of routes to upstream api",
     ]

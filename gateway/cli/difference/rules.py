@@ -156,6 +156,20 @@ def _route_limit(difference: Difference, context: Context) -> Iterator[Change]:
     yield Change(danger, f"routes.{name}.limits.{limit}", f"callers of route {name}", text, *values)
 
 
+def _auth(difference: Difference, context: Context) -> Iterator[Change]:
+    """Who is asked for a key. A route that asks less is there for more than those who have called it."""
+    name = difference.place[1]
+    danger, said, whom = {
+        "none": (OPENS, "becomes public: nobody is asked for a key", EVERYBODY),
+        "optional": (OPENS, "lets callers in without a key", EVERYBODY),
+        "required": (CLOSES, "requires a key", f"callers of route {name}"),
+    }[difference.new]
+    if (difference.old, difference.new) == ("none", "optional"):
+        danger, said = CLOSES, "refuses callers with a key that is not good; nobody needs one"
+    place = f"routes.{name}.auth"
+    yield Change(danger, place, whom, f"route {name} {said}", difference.old, difference.new)
+
+
 def _mode(difference: Difference, context: Context) -> Iterator[Change]:
     """Whether nodes count together; where nothing is said of it, they do if there is a Redis."""
     is_shared = difference.new == "shared" or (difference.new is None and context.new.redis is not None)
@@ -337,13 +351,7 @@ _TABLE: Final[dict[str, Teller]] = {
     "routes.*.name": replaced(
         (OTHER, "route {old} is called {new}: in metrics and logs, and limits of its own begin anew")
     ),
-    "routes.*.auth": worded_as(
-        {
-            "none": (OPENS, _REQUIRE + "becomes public: nobody is asked for a key"),
-            "optional": (OPENS, _REQUIRE + "lets callers in without a key"),
-            "required": (CLOSES, _REQUIRE + "requires a key"),
-        }
-    ),
+    "routes.*.auth": _auth,
     "routes.*.require.scopes": items(
         (CLOSES, _REQUIRE + "now requires scope {items}"), (OPENS, _REQUIRE + "no longer requires scope {items}")
     ),
