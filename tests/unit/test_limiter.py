@@ -18,6 +18,7 @@ from gateway.stores.records import SecretState
 from gateway.telemetry.metrics import Metrics
 from tests.fixtures.shelf import Shelf
 from tests.fixtures.simulated_time import FakeClock
+from tests.fixtures.waiting import until
 
 EPOCH = 1_780_000_000.0
 NOTHING = RouteLimits()
@@ -120,6 +121,40 @@ async def test_an_idle_lease_goes_back() -> None:
     await one.ledger.close()
     served = [isinstance(await other.ask(principal), list) for _ in range(110)]
     assert served.count(True) == 99
+
+
+async def test_a_lease_that_nobody_uses_goes_back_while_its_node_runs() -> None:
+    """After a second in which its node had no use for it, it is there for others."""
+    clock = FakeClock()
+    shelf = Shelf(clock.monotonic)
+    one, other = Node(clock, shelf), Node(clock, shelf)
+    principal = caller({"per_hour": 1000})
+    assert one.ledger is not None
+    await one.ledger.start()
+    try:
+        assert isinstance(await one.ask(principal), list)
+        calls = shelf.calls
+        clock.now += 1.5
+        await until(lambda: shelf.calls > calls, what="the lease to be given back")
+    finally:
+        await one.ledger.close()
+    served = [isinstance(await other.ask(principal), list) for _ in range(1010)]
+    assert served.count(True) == 999
+
+
+async def test_leases_that_were_out_are_all_that_is_exceeded_by() -> None:
+    """Every node takes one, all of the budget comes back, and all is asked for at once. R291."""
+    clock = FakeClock()
+    shelf = Shelf(clock.monotonic)
+    nodes = [Node(clock, shelf) for _ in range(4)]
+    principal = caller({"per_hour": 400})
+    for node in nodes:
+        assert isinstance(await node.ask(principal), list)
+    clock.now += 3600.0
+    served = 0
+    for number in range(600):
+        served += isinstance(await nodes[number % 4].ask(principal), list)
+    assert 400 <= served <= 400 + len(nodes) * (400 // 50)
 
 
 async def test_without_the_ledger_each_node_goes_on_by_itself() -> None:
