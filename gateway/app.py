@@ -64,7 +64,9 @@ from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.entries import RedisEntries
 from gateway.stores.redis.seal import Seal
+from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
+from gateway.watch_parts import open_watch
 
 log = structlog.get_logger(__name__)
 
@@ -101,13 +103,20 @@ class Tokens:
 
 
 class Gateway:
-    """One node, which listens at `places`, or else where the settings say.
+    """One node, which listens at `places`, or else where the settings say. `lines` is where its log goes.
 
     `checks` say what it needs to be ready; there are none before it can tell. `failure` completes with the error that
     makes going on impossible after a successful start.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, places: Places | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        places: Places | None = None,
+        lines: Lines | None = None,
+    ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
@@ -116,6 +125,8 @@ class Gateway:
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.metrics = Metrics()
+        if lines is not None:
+            self.metrics.log_lines_dropped.share(lines.dropped)
         self.checks: dict[str, Callable[[], bool]] = {}
         self.listeners = Listeners(self._stack)
         self._places = places or Places.configured(settings.listen)
@@ -235,8 +246,16 @@ class Gateway:
         self._stack.push_async_callback(last_used.close)
         limiting = await open_limits(settings, view, clock, metrics, self._stack)
         meter = await self._open_meter(postgres, view)
+        watch = open_watch(settings, self.node_id, clock, metrics, self._stack)
         await self._front.serve(
-            admission, reader, last_used, meter, self._mint(postgres, tokens), self._asserters(tokens, view), limiting
+            admission,
+            reader,
+            last_used,
+            meter,
+            self._mint(postgres, tokens),
+            self._asserters(tokens, view),
+            limiting,
+            watch,
         )
         self._is_listening = True
 

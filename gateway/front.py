@@ -43,7 +43,9 @@ from gateway.proxy.services import Services, request_ids
 from gateway.proxy.tally import Tally
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.watch import Watch
 from gateway.settings import Address, Settings
+from gateway.telemetry.lag import Lag
 from gateway.telemetry.metrics import Metrics
 
 OWN_UPSTREAM: Final = ".ostiary"  # the gateway's own public endpoints; a configured name cannot begin with a dot
@@ -80,15 +82,16 @@ class Front:
         mint: Mint | None,
         asserters: dict[str, Asserter],
         limiting: Limiting,
+        watch: Watch,
     ) -> None:
         """Serve callers from now on. Raises ListenerFailed."""
         settings, metrics = self._settings, self._metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
         upstreams = upstreams_of(settings, table, self._clock, metrics, asserters)
-        for watch in upstreams.watches:
-            await watch.start()
-            self._stack.push_async_callback(watch.close)
+        for watched in upstreams.watches:
+            await watched.start()
+            self._stack.push_async_callback(watched.close)
         own = await self._own_endpoints(table, mint)
         self.upstreams = by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
         services = Services(
@@ -103,6 +106,9 @@ class Front:
             last_used=last_used,
             limiting=limiting,
             meter=meter,
+            watch=watch,
+            watched_from_seconds=watch.from_seconds,
+            tracing=watch.tracing,
         )
         server = ProxyServer(
             services,
@@ -118,11 +124,17 @@ class Front:
                 refused=metrics.connections_refused,
                 monotonic=self._clock.monotonic,
             ),
+            lag=Lag(metrics.loop_lag),
         )
         _watch_connections(metrics, server, by_name)
+        _watch_upstreams(metrics, upstreams.by_name)
+        connection_limit = settings.client.connection_limit
+        if connection_limit is not None:
+            metrics.connection_limit.follow(lambda: [((), float(connection_limit))])
         server.start()
         certificate = server_certificate(settings)
         if certificate is not None:
+            metrics.certificate_expiry.follow(lambda: [(("listener", ""), certificate.ends_at)])
             await certificate.start()
             self._stack.push_async_callback(certificate.close)
         await self._listen_for_callers(server, proxies, None if certificate is None else certificate.context)
@@ -197,6 +209,17 @@ def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.Bas
         return await loop.create_connection(factory, sock=ours)
 
     return connect
+
+
+def _watch_upstreams(metrics: Metrics, upstreams: dict[str, Upstream]) -> None:
+    """Targets and requests under way, counted when somebody looks. What upstreams are called is configured."""
+    metrics.targets.follow(lambda: (((name,), float(len(one.targets))) for name, one in upstreams.items()))
+    metrics.targets_out.follow(
+        lambda: (((name,), float(sum(target.is_out for target in one.targets))) for name, one in upstreams.items())
+    )
+    limited = {name: one.slots for name, one in upstreams.items() if one.slots is not None}
+    metrics.concurrency.follow(lambda: (((name,), float(slots.busy)) for name, slots in limited.items()))
+    metrics.concurrency_limit.follow(lambda: (((name,), float(slots.limit)) for name, slots in limited.items()))
 
 
 def _watch_connections(metrics: Metrics, server: ProxyServer, upstreams: dict[str, Upstream]) -> None:

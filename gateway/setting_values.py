@@ -216,6 +216,12 @@ def _check_no_seconds(value: float) -> float:
     return value if value == 0 else _check_seconds(value)
 
 
+def _check_share(value: float) -> float:
+    if not 0 <= value <= 1:  # nor is NaN
+        raise wrong("is not a share", "Write a number from 0 (none) to 1 (all).")
+    return value
+
+
 def _refuse_number(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise wrong("is a number, not true or false", "Write true or false.")
@@ -255,6 +261,12 @@ NoSeconds = Annotated[
     AfterValidator(_check_no_seconds),
     BeforeValidator(_refuse_flag),
     WithJsonSchema({"type": "number", "minimum": 0}),
+]
+Share = Annotated[
+    float,
+    AfterValidator(_check_share),
+    BeforeValidator(_refuse_flag),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
 ]
 Flag = Annotated[bool, BeforeValidator(_refuse_number)]
 
@@ -377,6 +389,14 @@ KeysUrl = Annotated[
         rf"(?:https://{_HOST}|http://(?:localhost|127\.0\.0\.1|\[::1\]))(?::[0-9]{{1,5}})?/[!-~]*",
         "the URL of public keys",
         "Write an https URL with a path; http is for loopback addresses alone.",
+    ),
+]
+CollectorUrl = Annotated[
+    str,
+    Shape(
+        rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9/._~-]*)?",
+        "the URL of a collector",
+        'Write "http://host:4318", without a user name or a query.',
     ),
 ]
 Method = Annotated[

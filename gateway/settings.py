@@ -447,6 +447,28 @@ class PlanLimits(_Model):
     """Who shares what a plan allows: all keys of a user, each key alone, or all keys of a tenant."""
 
 
+class LogSettings(_Model):
+    """What is written to standard output, a line for each event."""
+
+    format: Literal["text", "json"] = "text"
+    """`json`: an object in each line. `text`: for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is less than this is not written."""
+    access: Literal["off", "sampled", "full"] = "off"
+    """Whether requests are logged: none, some and those that failed, or all."""
+    access_share: values.Share = 0.01
+    """How many of the requests that went well `sampled` logs; 0.01 is one of a hundred."""
+
+
+class TracingSettings(_Model):
+    """Traces of requests, sent to a collector of OpenTelemetry. Needs the extra `otel`."""
+
+    endpoint: values.CollectorUrl
+    """The collector, which takes OTLP over HTTP, such as `http://collector:4318`."""
+    share: values.Share = 0.01
+    """How many of the requests that come without a trace get one. Those that come with one go by what it says."""
+
+
 class LimitSettings(_Model):
     """How limits of plans and routes are counted."""
 
@@ -507,6 +529,10 @@ class Settings(_Model):
     """What users can buy, by name."""
     limits: LimitSettings = LimitSettings()
     """How limits of plans and routes are counted."""
+    log: LogSettings = LogSettings()
+    """What is written to standard output."""
+    tracing: TracingSettings | None = None
+    """Traces of requests. Null means that the gateway makes none, and passes on what comes."""
 
     @field_validator("redis", mode="after")
     @classmethod

@@ -8,7 +8,7 @@ that a change has overtaken is repeated. Must not know: HTTP, sockets, SQL.
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -19,6 +19,7 @@ import structlog
 from gateway.auth.credentials import INVALID, Credential, Token
 from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
 from gateway.auth.refusal import Owner, Reason, Refusal
+from gateway.auth.retired import RetiredInUse
 from gateway.auth.secrets import Peppers
 from gateway.auth.tokens import INVALID_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_ALLOWED, Claims, Disproved
 from gateway.auth.verdict import ROTATED, Access, authorize, first_deadline, standing_refusal, subjects_of
@@ -27,6 +28,7 @@ from gateway.errors import MalformedRow, Outage, StoreUnavailable
 from gateway.stores.local import LocalCache
 from gateway.stores.records import Finding, KeyRecord, SecretState
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.stages import timed
 
 log = structlog.get_logger(__name__)
 
@@ -181,6 +183,8 @@ class Admission:
         self._tokens = tokens
         self._away_until = 0.0
         self._begin_empty(metrics)
+        metrics.retired_in_use.follow(lambda: self._retired.counts(self._monotonic()))
+        metrics.cache_entries.follow(self._sizes)
 
     def _begin_empty(self, metrics: Metrics) -> None:
         """Hold nothing, have nothing under way, and count into `metrics`."""
@@ -190,6 +194,7 @@ class Admission:
         self._bad_tokens: LocalCache[TokenEntry] = LocalCache(NEGATIVE_ENTRIES)
         self._flights: dict[bytes, asyncio.Task[tuple[Entry, str]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
+        self._retired = RetiredInUse(self._ttl_seconds)
         self._malformed_limits = metrics.malformed_limits
         self._served_isolated = metrics.served_isolated
         self._auth = metrics.auth
@@ -332,11 +337,13 @@ class Admission:
         """Look `digest` up, remember it, and say which tier answered."""
         await self._freshen()
         if self._shared is not None:
-            finding = await self._shared.get(digest)
+            with timed("redis", self._monotonic):
+                finding = await self._shared.get(digest)
             if finding is not None and self._is_ours(digest, finding):
                 return self._remember(digest, finding), "redis"
         if self._replicas is not None:
-            finding = await self._replicas.find(self._peppers.candidates(digest))
+            with timed("replica", self._monotonic):
+                finding = await self._replicas.find(self._peppers.candidates(digest))
             if finding is not None and self._is_told_by_replica(finding):
                 self._events.inc("replica", "hit")
                 return self._kept(digest, finding)
@@ -392,7 +399,8 @@ class Admission:
         if self._monotonic() < self._away_until:
             raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
         try:
-            return await ask()
+            with timed("postgres", self._monotonic):
+                return await ask()
         except MalformedRow:
             raise  # the fault of one key: the others are asked for all the same
         except StoreUnavailable:
@@ -432,6 +440,8 @@ class Admission:
             return Entry(finding.revision, subjects, standing, now + self._negative_ttl_seconds)
         deadline, after = first_deadline(record)
         principal = self._principal_of(record)
+        if record.secret_state is SecretState.RETIRED and record.secret_expires_at is not None:
+            self._retired.note(record.secret_id, self._view.to_monotonic(record.secret_expires_at), now)
         return Entry(
             finding.revision,
             subjects,
@@ -547,6 +557,15 @@ class Admission:
         self._bad_tokens = LocalCache(NEGATIVE_ENTRIES)
 
     # -- looking on
+
+    def _sizes(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        caches: dict[str, LocalCache[Any]] = {
+            "keys": self._good,
+            "no_keys": self._bad,
+            "tokens": self._good_tokens,
+            "no_tokens": self._bad_tokens,
+        }
+        return (((name,), float(len(cache))) for name, cache in caches.items())
 
     def remembers(self, digest: bytes) -> bool:
         """Whether a credential is remembered that was good when it was looked up. Leaves no trace."""

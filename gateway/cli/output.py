@@ -33,11 +33,9 @@ STYLES: Final = {
 
 def log_to_stderr(*, is_silent: bool = False) -> None:
     """Send warnings to stderr, and nothing else: stdout is the result. Not even these where it `is_silent`."""
-    import logging
-
     from gateway.telemetry.logs import write_logs
 
-    write_logs(sys.stderr, level=logging.CRITICAL if is_silent else logging.WARNING)
+    write_logs(sys.stderr, level="critical" if is_silent else "warning")
 
 
 def console(file: TextIO | None = None) -> "Console":

@@ -1,6 +1,7 @@
 """`ostiary serve`: one node, or several on one machine, until they are told to stop."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from gateway import __version__
 from gateway.app import Gateway
 from gateway.configuration import load
 from gateway.settings import Settings
+from gateway.telemetry.lines import Lines
 from gateway.telemetry.logs import write_logs
 from gateway.workers.supervisor import Supervisor
 
@@ -20,20 +22,22 @@ log = structlog.get_logger(__name__)
 
 def serve_until_stopped(config: Path, workers: int) -> None:
     """Serve as the configuration says, with so many processes. Raises what makes starting or going on impossible."""
-    write_logs(sys.stdout)
-    settings = load(config)
-    if workers == 1:
-        uvloop.run(run(settings))
-    else:
-        asyncio.run(supervise(settings, config, workers))
+    with contextlib.closing(Lines(sys.stdout)) as lines:
+        write_logs(lines)
+        settings = load(config)
+        write_logs(lines, level=settings.log.level, is_json=settings.log.format == "json")
+        if workers == 1:
+            uvloop.run(run(settings, lines))
+        else:
+            asyncio.run(supervise(settings, config, workers))
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, lines: Lines) -> None:
     """Serve until SIGTERM or SIGINT. Raises what makes starting or going on impossible."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, lines=lines)
     await gateway.start()
     try:
         log.info(

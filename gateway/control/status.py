@@ -1,11 +1,12 @@
 """The status listener: metrics and health. No key needed, so keep it off the public network (R079, R326)."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from gateway.control.problems import reply
+from gateway.telemetry.exposition import content_type, is_open_wanted
 from gateway.telemetry.metrics import Metrics
 
 
@@ -15,8 +16,8 @@ def build_status(*, metrics: Metrics, checks: Mapping[str, Callable[[], bool]]) 
     The node is ready while every one of `checks` (name: whether it is well; must not block) says so.
     """
 
-    async def exposition() -> bytes:
-        return metrics.exposition()
+    async def exposition(*, is_open: bool) -> bytes:
+        return metrics.exposition(is_open=is_open)
 
     async def readiness() -> tuple[bool, dict[str, Any]]:
         answers = {name: is_well() for name, is_well in checks.items()}
@@ -25,14 +26,24 @@ def build_status(*, metrics: Metrics, checks: Mapping[str, Callable[[], bool]]) 
     return status_of(exposition, readiness)
 
 
+class Exposition(Protocol):
+    """Whoever has metrics."""
+
+    def __call__(self, *, is_open: bool) -> Awaitable[bytes]:
+        """Their page: in OpenMetrics, or in Prometheus' text format."""
+        ...
+
+
 def status_of(
-    exposition: Callable[[], Awaitable[bytes]], readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
+    exposition: Exposition, readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 ) -> web.Application:
-    """The same paths for whoever gives its metrics in the text format, and whether it is ready, with the reasons."""
+    """The same paths for whoever gives its metrics, and tells whether it is ready, with the reasons."""
 
     async def show_metrics(request: web.Request) -> web.Response:
+        is_open = is_open_wanted(request.headers.get("Accept", ""))
         return web.Response(
-            body=await exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=await exposition(is_open=is_open),
+            headers={"Content-Type": content_type(is_open=is_open), "Vary": "Accept"},
         )
 
     async def live(request: web.Request) -> web.Response:

@@ -16,6 +16,11 @@ class Concurrency:
         self._busy: Counter[str] = Counter()
         self._refused = metrics.limited.cell(limiter, "enforced")
 
+    @property
+    def busy(self) -> int:
+        """How many requests are under way, of all holders."""
+        return self._busy.total()
+
     def enter(self, holder: str) -> bool:
         """Count a request in, if it may be. Then, and only then, `leave` is due."""
         busy = self._busy[holder]

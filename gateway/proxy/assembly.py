@@ -14,7 +14,7 @@ from gateway.auth.principal import IdentityNames
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
 from gateway.errors import GatewayError
-from gateway.proxy.certificates import ServerCertificate
+from gateway.proxy.certificates import ServerCertificate, end_of
 from gateway.proxy.cors import Cors
 from gateway.proxy.edge import AddressRule, TrustedProxies
 from gateway.proxy.explanation import Explainer, Reading
@@ -174,6 +174,8 @@ def upstreams_of(
     watches: list[HealthChecks | WatchedName] = []
     for name, configured in settings.upstreams.items():
         tls = upstream_tls(name, configured)
+        if tls is not None:
+            _watch_certificate(name, configured, metrics)
         targets = {}
         for address in configured.targets:
             target, name_watch = _target(address, tls, table, resolve)
@@ -257,3 +259,10 @@ def upstream_tls(name: str, upstream: UpstreamSettings) -> ssl.SSLContext | None
         raise CertificateUnusable(f"upstreams.{name}.tls: {error}. Name readable PEM files") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _watch_certificate(name: str, upstream: UpstreamSettings, metrics: Metrics) -> None:
+    """Tell when the certificate ends that the gateway shows an upstream, if it does."""
+    if upstream.tls is not None and upstream.tls.cert is not None:
+        ends_at = end_of(Path(upstream.tls.cert))
+        metrics.certificate_expiry.follow(lambda: [(("upstream", name), ends_at)])

@@ -6,14 +6,26 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from cryptography import x509
 
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS: Final = 2.0
 
 
+def end_of(certificate: Path) -> float:
+    """When the first certificate of a PEM file ends (epoch seconds). Raises OSError for a file that holds none."""
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+    except ValueError as error:
+        raise OSError(f"{certificate} holds no certificate: {error}") from error
+
+
 class ServerCertificate:
-    """A TLS context that follows its files. `context` is given to the listener once and for all."""
+    """A TLS context that follows its files. `context` is given to the listener once and for all.
+
+    `ends_at` is when the certificate ends that it shows (epoch seconds).
+    """
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate = certificate
@@ -26,6 +38,7 @@ class ServerCertificate:
 
     def _load(self) -> None:
         self.context.load_cert_chain(self._certificate, self._key)
+        self.ends_at = end_of(self._certificate)
 
     def _changed_at(self) -> tuple[int, int]:
         return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns

@@ -20,6 +20,7 @@ from gateway.proxy.framing import NO_BODY, BadFraming
 from gateway.proxy.request_head import REQUEST_LINE, RequestReader
 from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
+from gateway.proxy.watch import Ended
 
 HEAD_END: Final = b"\r\n\r\n"
 WAITING_LIMIT: Final = 65_536  # bytes held for later
@@ -297,9 +298,13 @@ class ClientConnection(asyncio.Protocol):
         self._stop_head_timer()
         allowed = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
         services = self._services
-        status, reply = services.replies.error(error, services.new_request_id(), closes=True, allowed=allowed)
+        request_id = services.new_request_id()
+        status, reply = services.replies.error(error, request_id, closes=True, allowed=allowed)
         self.write(reply)
         services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
+        if services.watched_from_seconds <= 0.0:
+            client = self.edge.client_name(())
+            services.watch.ended(Ended(None, request_id, client, "none", status, Outcome.CLIENT_ERROR, error.code, 0.0))
         services.meter.ended(NOBODY, "none", Outcome.CLIENT_ERROR, error.code, 0, 0)
         self._begin_draining()
 

@@ -54,6 +54,9 @@ from gateway.proxy.target import Target
 from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION, Handshake, Tunnel, handshake
 from gateway.proxy.upstream import Upstream
 from gateway.proxy.upstream_connection import UpstreamConnection
+from gateway.proxy.watch import Ended
+from gateway.telemetry.stages import WANTED
+from gateway.telemetry.tracing import Span
 
 log = structlog.get_logger()
 
@@ -94,8 +97,8 @@ class Exchange:
     """One request and its reply."""
 
     # Defaults on the class: most exchanges never touch most of these, and setting them costs the warm path.
-    deadline: float  # monotonic; looked at by the sweep
-    _stage: Stage
+    deadline = inf  # monotonic; looked at by the sweep
+    _stage = DECIDING
     _match: Match | None = None
     _admitted: Admitted | None = None
     _upstream: Upstream | None = None
@@ -120,14 +123,16 @@ class Exchange:
     _body_bytes = 0
     _body_bytes_metered = 0  # those of them that the meter knows already
     _reply_bytes = 0  # those that the meter does not know yet; of the reply's body, or to a tunnel's client
+    _reply_bytes_metered = 0
     _meters_at = 0.0  # when the bytes of a long exchange are counted next (monotonic)
     _refused: Owner | None = None  # who was refused, where that is known
-    _client_left_at: float
+    _client_left_at = inf
     _sent_at = 0.0
+    _replied_at = 0.0  # when the reply began, where it did not come whole
+    _span: Span | None = None  # where it is traced
+    _is_trace_begun = False
 
     def __init__(self, client: Client, request: RequestHead, services: Services) -> None:
-        self.deadline = self._client_left_at = inf
-        self._stage = DECIDING
         self._client = client
         self._request = request
         self._services = services
@@ -194,13 +199,18 @@ class Exchange:
     async def _resolve(self, credential: Credential, access: Access) -> None:
         try:
             services = self._services
+            if services.tracing is not None:
+                self._begin_trace()
             look_up = partial(services.admission.resolve, credential, access)
             guard = None if services.limiting is None else services.limiting.guard
             if guard is None or services.admission.remembers(credential.digest):
-                self._decided(await look_up())
+                decision = await look_up()
             else:
                 address = self._client.edge.client_name(self._request.fields.forwarded)
-                self._decided(await guarded(guard, look_up, address))
+                decision = await guarded(guard, look_up, address)
+            if self._span is not None:
+                self._span.admitted()
+            self._decided(decision)
         except GatewayError as error:
             self._answer_error(error)
         except Exception:
@@ -322,42 +332,51 @@ class Exchange:
 
     def _send(self, connection: UpstreamConnection) -> None:
         """Write the head upstream; the body follows as it comes. Takes what admission gave, and nothing less."""
-        assert self._admitted is not None, "nothing is forwarded without permission"
-        assert self._match is not None
-        assert self._target is not None
-        assert self._upstream is not None
+        admitted = self._admitted
+        assert admitted is not None, "nothing is forwarded without permission"
+        match = self._match
+        assert match is not None
+        target = self._target
+        assert target is not None
+        upstream = self._upstream
+        assert upstream is not None
         request = self._request
+        services = self._services
+        upgrade = b""
         if request.fields.upgrade:
-            self._handshake = handshake(request, self._match.route.upgrades)
-        self._sent_at = now = self._services.monotonic()
-        asserter, principal = self._upstream.asserter, self._admitted.principal
+            self._handshake = asked = handshake(request, match.route.upgrades)
+            upgrade = b"" if asked is None else asked.upgrade
+        self._sent_at = now = services.monotonic()
+        asserter = upstream.asserter
+        principal = admitted.principal
         assertion = b""
         if asserter is not None and principal is not None:
             try:
                 assertion = asserter.line(principal, now)
             except Outage:  # the key that signs was withdrawn while a connection was made
-                self._target.give_back(connection, now)
+                target.give_back(connection, now)
                 raise
         head = request_head(
             request,
-            self._match.target,
-            self._target.host_line,
-            self._admitted,
+            match.target,
+            target.host_line,
+            admitted,
             self._client.edge,
             self._request_id_line,
-            b"" if self._handshake is None else self._handshake.upgrade,
+            upgrade,
             assertion,
         )
+        if services.tracing is not None:
+            head = self._traced(head, upstream)
         self._connection = connection
         self._stage = WAITING
-        last_used = self._services.last_used
-        if principal is not None and now >= last_used.due_at.get(principal.key_id, 0.0):
-            last_used.note(principal.key_id, now)
+        if principal is not None and now >= services.last_used.due_at.get(principal.key_id, 0.0):
+            services.last_used.note(principal.key_id, now)
         connection.start(self, head)
         if request.body.is_complete:
-            self.deadline = now + self._match.route.response_seconds
+            self.deadline = now + match.route.response_seconds
         else:
-            self.deadline = now + self._services.body_seconds
+            self.deadline = now + services.body_seconds
             if request.fields.expects_continue:
                 self._client.write(CONTINUE)
             self._client.resume_body()
@@ -420,7 +439,7 @@ class Exchange:
         assert connection is not None
         if self._handshake is None or not self._handshake.is_answered_by(response):
             return False
-        self._begin_reply(response)
+        self._replied_at = self._begin_reply(response)
         self._stage = Stage.TUNNEL
         self.deadline = inf
         self._connection = None
@@ -463,7 +482,7 @@ class Exchange:
 
     def on_response(self, response: ResponseFields, body: Body) -> None:
         """As ReplyReceiver. `on_payload` follows in the same call, so that head and first bytes are one write."""
-        self._begin_reply(response)
+        self._replied_at = self._begin_reply(response)
         self._body = body
         request = self._request
         is_streamed = isinstance(body, ChunkedBody | UntilClose)
@@ -725,7 +744,10 @@ class Exchange:
         if now is None:
             now = self._services.monotonic()
         services = self._services
-        services.tally.finished(route, self.method, status, outcome, now - self._started_at)
+        seconds = now - self._started_at
+        services.tally.finished(route, self.method, status, outcome, seconds)
+        if seconds >= services.watched_from_seconds:
+            self._tell(status, outcome, str(code), now)
         admitted = self._admitted
         owner: Owner | None = self._refused if admitted is None else admitted.principal
         services.meter.ended(
@@ -737,6 +759,49 @@ class Exchange:
             self._reply_bytes,
         )
 
+    # -- looking on
+
+    def _tell(self, status: int, outcome: Outcome, code: str, now: float) -> None:
+        """Tell whoever looks on how it ended. Needed only where that is wanted, or it took long."""
+        match, upstream, admitted = self._match, self._upstream, self._admitted
+        principal = None if admitted is None else admitted.principal
+        if self._services.tracing is not None:
+            self._begin_trace()
+        self._services.watch.ended(
+            Ended(
+                self._request,
+                self._request_id,
+                self._client.edge.client_name(self._request.fields.forwarded),
+                "none" if match is None else match.route.name,
+                status,
+                outcome,
+                code,
+                now - self._started_at,
+                upstream="" if upstream is None else upstream.name,
+                upstream_seconds=(self._replied_at or now) - self._sent_at if self._status else None,
+                received_bytes=self._body_bytes,
+                sent_bytes=self._reply_bytes + self._reply_bytes_metered,
+                auth="" if principal is None else principal.kind.value,
+                owner=self._refused if principal is None else principal,
+                span=self._span,
+            )
+        )
+
+    def _begin_trace(self) -> None:
+        """Decide once whether it is traced; what a lookup learns from here on is noted for the trace."""
+        tracing = self._services.tracing
+        if tracing is None or self._is_trace_begun:
+            return
+        self._is_trace_begun = True
+        self._span = tracing.begin(self._request.kept, self._started_at)
+        if self._span is not None:
+            WANTED.set(self._span.stages)
+
+    def _traced(self, head: bytes, upstream: Upstream) -> bytes:
+        """The head with the trace that it belongs to; as it was where it is not traced."""
+        self._begin_trace()
+        return head if self._span is None else self._span.carried_by(head, upstream.name)
+
     def _meter_so_far(self, now: float) -> None:
         """Count the bytes that have passed, so that a stream is seen while it lasts, and not lost with a node."""
         self._meters_at = now + METERED_SECONDS
@@ -747,6 +812,7 @@ class Exchange:
             owner, code = admitted.principal or NOBODY, self._status or UNANSWERED
             self._services.meter.passed(owner, match.route.name, FORWARDED, code, received_bytes, self._reply_bytes)
             self._body_bytes_metered = self._body_bytes
+            self._reply_bytes_metered += self._reply_bytes
             self._reply_bytes = 0
 
     def _take_tunnel_bytes(self) -> None:

@@ -8,6 +8,7 @@ decision. Nothing is remembered by that, counted or sent; and whatever looks lik
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ from gateway.proxy.tally import Tally
 from gateway.proxy.target import Target
 from gateway.proxy.told import Told, cache_text, code_of, shown_target, tell_address, tell_route
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.watch import Watch
 from gateway.telemetry.metrics import Metrics
 
 LONGEST_SECONDS: Final = 10.0
@@ -179,6 +181,8 @@ class Explainer:
             last_used=LastUsed(unwritten, self._clock),
             limiting=limiting,
             meter=Meter(unwritten, self._clock, metrics, interval_seconds=LONGEST_SECONDS, to_database=lambda now: now),
+            watch=Watch(metrics),
+            watched_from_seconds=inf,
         )
 
     def edge(self, address: str | None) -> Edge:

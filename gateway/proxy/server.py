@@ -18,6 +18,7 @@ from gateway.proxy.headers import HeaderTable
 from gateway.proxy.places import Places
 from gateway.proxy.request_head import RequestReader
 from gateway.proxy.services import Services
+from gateway.telemetry.lag import Lag
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,7 @@ class ProxyServer(web.Server):
         header_count_limit: int,
         proxies: TrustedProxies,
         crowd: Crowd,
+        lag: Lag,
     ) -> None:
         super().__init__(_never)
         self._services = services
@@ -62,6 +64,7 @@ class ProxyServer(web.Server):
         self._header_count_limit = header_count_limit
         self._proxies = proxies
         self._crowd = crowd
+        self._lag = lag
         self._clients: set[ClientConnection] = set()
         self._coming: WeakSet[Arrival] = WeakSet()  # mostly amid a TLS handshake, of whose failure nobody tells
         self._all_gone = asyncio.Event()
@@ -111,8 +114,10 @@ class ProxyServer(web.Server):
     async def _sweep(self) -> None:
         pause = SWEEP_SECONDS
         while True:
+            due = self._services.monotonic() + pause
             await asyncio.sleep(pause)
             now = self._services.monotonic()
+            self._lag.woke(now - due)
             soonest = now + SWEEP_SECONDS
             for connection in tuple(self._clients):
                 self._guarded(connection, partial(connection.sweep, now))

@@ -15,6 +15,8 @@ from gateway.proxy.replies import Replies
 from gateway.proxy.router import Router
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import Upstream
+from gateway.proxy.watch import Watch
+from gateway.telemetry.tracing import Tracing
 
 
 class Client(Protocol):
@@ -67,6 +69,9 @@ class Services:
     new_request_id: Callable[[], bytes]
     last_used: LastUsed
     meter: Meter
+    watch: Watch
+    watched_from_seconds: float  # its own; here, since every request asks
+    tracing: Tracing | None = None
     limiting: Limiting | None = None  # none where nothing is limited
 
 

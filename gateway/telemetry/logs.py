@@ -1,22 +1,40 @@
-"""How log lines look: one line per event, escaped, and tracebacks without the values of variables (R324, R325)."""
+"""How log lines look: one line per event, escaped, and tracebacks without the values of variables (R324, R325).
+
+As text for people, in which a traceback takes lines of its own; or as JSON, where a line is an event whatever it holds.
+"""
 
 import logging
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 SECRET: Final = re.compile(r"((?:[a-z0-9-]{1,16}_){1,2}[0-9A-Za-z]{6})[0-9A-Za-z]{26,}")
 
 
-def write_logs(file: TextIO, *, level: int = logging.INFO, **always: int) -> None:
+class File(Protocol):
+    """Where lines go: a text file, or what takes lines as one does (gateway.telemetry.lines)."""
+
+    def write(self, text: str, /) -> int: ...  # noqa: D102
+
+    def flush(self) -> None: ...  # noqa: D102
+
+    def isatty(self) -> bool: ...  # noqa: D102
+
+
+def write_logs(file: File, *, level: str = "info", is_json: bool = False, **always: int) -> None:
     """Send everything from `level` on to `file`; every line says what `always` holds.
 
     Variables are never shown with a traceback: among them are requests with their keys, and addresses with passwords.
     """
+    renderer: Processor = structlog.processors.JSONRenderer()
+    if not is_json:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -25,12 +43,10 @@ def write_logs(file: TextIO, *, level: int = logging.INFO, **always: int) -> Non
             escaped,
             structlog.processors.format_exc_info,  # text, and no variables in it
             masked,
-            structlog.dev.ConsoleRenderer(
-                colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
-            ),
+            renderer,
         ],
-        logger_factory=structlog.WriteLoggerFactory(file),  # a line is one write: workers share the file
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", file)),  # a line is one write
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
     )
 
 

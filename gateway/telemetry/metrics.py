@@ -1,15 +1,19 @@
 """Every metric of the gateway, in one registry. Label sets are closed: never a key, user, tenant, path or free text."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
-from gateway.telemetry.hot import HotCounter, HotHistogram
+from gateway import __version__
+from gateway.telemetry.exposition import Pages, library_page
+from gateway.telemetry.hot import HotCounter, HotFamily, HotGauge, HotHistogram
 
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PROPAGATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
-
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 # What one number for several workers is: of their ages and backlogs the worst, of their revisions the last one behind.
 GAUGE_RULES: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
@@ -20,42 +24,60 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
     "ostiary_connections": sum,
     "ostiary_metering_unwritten_rows": sum,
     "ostiary_metering_unwritten_seconds": max,
+    "ostiary_connection_limit": sum,
+    "ostiary_cache_entries": sum,
+    "ostiary_upstream_targets": max,
+    "ostiary_upstream_targets_out": max,
+    "ostiary_concurrency": sum,
+    "ostiary_concurrency_limit": sum,
+    "ostiary_retired_secrets_in_use": max,
+    "ostiary_certificate_expiry_timestamp_seconds": min,
+    "ostiary_build_info": max,
+    "process_virtual_memory_bytes": sum,
+    "process_resident_memory_bytes": sum,
+    "process_start_time_seconds": min,
+    "process_open_fds": max,
+    "process_max_fds": min,
 }
 
 
 class Metrics:
     """The gateway's metrics, created once per process and handed to whoever counts.
 
-    The warm path's families are of `gateway.telemetry.hot`; all others are prometheus_client's own.
+    The warm path's families, and those with a series for every route or upstream, are of `gateway.telemetry.hot`; all
+    others are prometheus_client's own. `registry` has both.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
+        self.registry = hot = CollectorRegistry()
+        self._library = r = CollectorRegistry()
         self.requests = HotCounter(
-            "ostiary_requests", "Requests answered, by who decided", ("route", "method", "status", "outcome"), r
+            "ostiary_requests", "Requests answered, by who decided", ("route", "method", "status", "outcome"), hot
         )
         self.request_seconds = HotHistogram(
             "ostiary_request_duration_seconds",
             "From the whole head read to the last byte handed to the client's socket",
             "route",
             REQUEST_BUCKETS,
-            r,
+            hot,
         )
         self.upstream_seconds = HotHistogram(
             "ostiary_upstream_duration_seconds",
             "From the head sent upstream to the upstream's reply head",
             "upstream",
             REQUEST_BUCKETS,
-            r,
+            hot,
         )
-        self.auth = HotCounter("ostiary_auth", "Decisions of admission", ("kind", "tier", "result"), r)
-        self.cache_events = HotCounter("ostiary_cache_events", "What happened in a cache", ("layer", "event"), r)
+        self.auth = HotCounter("ostiary_auth", "Decisions of admission", ("kind", "tier", "result"), hot)
+        self.cache_events = HotCounter("ostiary_cache_events", "What happened in a cache", ("layer", "event"), hot)
         self.limited = HotCounter(
-            "ostiary_limited", "Requests over a limit: refused, or counted by one in the shadow", ("limiter", "mode"), r
+            "ostiary_limited",
+            "Requests over a limit: refused, or counted by one in the shadow",
+            ("limiter", "mode"),
+            hot,
         )
         self.limits_degraded = HotCounter(
-            "ostiary_limits_degraded", "Decisions by one node's own counts, as Redis did not answer", ("limiter",), r
+            "ostiary_limits_degraded", "Decisions by one node's own counts, as Redis did not answer", ("limiter",), hot
         )
         self.malformed_limits = Counter(
             "ostiary_malformed_limits",
@@ -110,11 +132,78 @@ class Metrics:
             registry=r,
         )
         self.connections = self._gauge("ostiary_connections", "Open connections", ["side", "state"])
+        self.connection_limit = self._hot_gauge(
+            "ostiary_connection_limit", "How many client connections may be open; missing where that is not limited"
+        )
+        self.loop_lag = Histogram(
+            "ostiary_event_loop_lag_seconds",
+            "How late the event loop came to what was due",
+            buckets=LAG_BUCKETS,
+            registry=r,
+        )
+        self.cache_entries = self._hot_gauge("ostiary_cache_entries", "Answers in process memory", "cache")
+        self.targets = self._hot_gauge("ostiary_upstream_targets", "Configured servers of an upstream", "upstream")
+        self.targets_out = self._hot_gauge(
+            "ostiary_upstream_targets_out", "Those of them that are unhealthy or left alone for a while", "upstream"
+        )
+        self.concurrency = self._hot_gauge(
+            "ostiary_concurrency", "Requests under way to an upstream that takes a limited number", "upstream"
+        )
+        self.concurrency_limit = self._hot_gauge("ostiary_concurrency_limit", "How many that may be", "upstream")
+        self.retired_in_use = self._hot_gauge(
+            "ostiary_retired_secrets_in_use",
+            "Rotated secrets that callers still send here, by how soon they cease to work",
+            "ends_within",
+        )
+        self.certificate_expiry = self._hot_gauge(
+            "ostiary_certificate_expiry_timestamp_seconds",
+            "When a certificate of the gateway ends: that of its listener, or one that it shows to an upstream",
+            "use",
+            "name",
+        )
+        self.log_lines_dropped = HotCounter(
+            "ostiary_log_lines_dropped", "Lines of the log that nobody took in time", (), hot
+        )
+        self.spans_dropped = Counter(
+            "ostiary_spans_dropped",
+            "Spans that were not exported, or not begun for want of room",
+            ["reason"],
+            registry=r,
+        )
+        self.build_info = self._hot_gauge("ostiary_build_info", "The version that runs", "version")
+        self.build_info.follow(lambda: [((__version__,), 1.0)])
+        ProcessCollector(registry=r)
+        self.hot = tuple(one for one in vars(self).values() if isinstance(one, HotFamily))
+        self._pages = Pages(self.hot)
+        hot.register(_Those(r))
+
+    def _hot_gauge(self, name: str, documentation: str, *labels: str) -> HotGauge:
+        assert name in GAUGE_RULES, f"nobody says what {name} of several workers is"
+        return HotGauge(name, documentation, labels, self.registry)
 
     def _gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
         assert name in GAUGE_RULES, f"nobody says what {name} of several workers is"
-        return Gauge(name, documentation, labels, registry=self.registry)
+        return Gauge(name, documentation, labels, registry=self._library)
 
-    def exposition(self) -> bytes:
-        """All metrics in the Prometheus text format."""
-        return generate_latest(self.registry)
+    def exposition(self, *, is_open: bool = False) -> bytes:
+        """All metrics in the Prometheus text format, or in OpenMetrics, with exemplars."""
+        return self._pages.page(
+            {family.name: list(family.series()) for family in self.hot}, self._library, is_open=is_open
+        )
+
+    def report(self) -> dict[str, Any]:
+        """All metrics for whoever merges them with those of other processes, as JSON can say it."""
+        return {
+            "library": library_page(self._library, is_open=False).decode(),
+            "hot": {family.name: [list(one) for one in family.series()] for family in self.hot},
+        }
+
+
+class _Those(Collector):
+    """What another registry has."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        return self._registry.collect()

@@ -48,7 +48,8 @@ def written(say: str, **members: Any) -> bytes:
 
     From the supervisor: `report` (`to`: a number for the answer; `metrics`: whether they are wanted), and `mind`
     (`numbers`: the workers in whose place this one accepts connections). From the worker: `started`; `failed`
-    (`message`); `report` (`to`, `checks`, `metrics`); and at the end `farewell` (`metrics`).
+    (`message`); `report` (`to`, `checks`, `metrics`); and at the end `farewell` (`metrics`). Metrics are what
+    `Metrics.report` says.
     """
     return json.dumps({"say": say, **members}).encode() + b"\n"
 

@@ -18,6 +18,7 @@ from gateway.app import Gateway
 from gateway.errors import GatewayError
 from gateway.listeners import Bound, Places, Sockets
 from gateway.settings import Address
+from gateway.telemetry.lines import Lines
 from gateway.telemetry.logs import write_logs
 from gateway.workers.channel import LINE_LIMIT_BYTES, Order, read, read_order, written
 
@@ -27,13 +28,13 @@ log = structlog.get_logger(__name__)
 class Worker:
     """One worker, from its order to its farewell."""
 
-    def __init__(self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lines: Lines) -> None:
         places = Places(
             _bound(order.settings.listen.proxy, order.number, order.proxy),
             _bound(order.settings.listen.admin, order.number, order.admin),
             status=None,
         )
-        self._gateway = Gateway(order.settings, places=places)
+        self._gateway = Gateway(order.settings, places=places, lines=lines)
         self._reader = reader
         self._writer = writer
         self.stopping = asyncio.Event()
@@ -45,7 +46,7 @@ class Worker:
             return await self._serve()
         finally:
             listening.cancel()
-            self._say("farewell", metrics=self._gateway.metrics.exposition().decode())
+            self._say("farewell", metrics=self._gateway.metrics.report())
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
             self._writer.close()
@@ -80,7 +81,7 @@ class Worker:
         match message:
             case {"say": "report", "to": to, "metrics": is_with_metrics}:
                 checks = {name: is_well() for name, is_well in self._gateway.checks.items()}
-                metrics = self._gateway.metrics.exposition().decode() if is_with_metrics else None
+                metrics = self._gateway.metrics.report() if is_with_metrics else None
                 self._say("report", to=to, checks=checks, metrics=metrics)
             case {"say": "mind", "numbers": list() as numbers}:
                 if not self.stopping.is_set():
@@ -97,10 +98,10 @@ def _bound(address: Address, number: int, descriptors: Mapping[int, tuple[int, .
     return Bound(address, own, sockets)
 
 
-async def run(order: Order, channel: socket.socket) -> int:
+async def run(order: Order, channel: socket.socket, lines: Lines) -> int:
     """Be the worker that `order` says."""
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT_BYTES)
-    worker = Worker(order, reader, writer)
+    worker = Worker(order, reader, writer, lines)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stopping.set)
     return await worker.run()
 
@@ -117,8 +118,11 @@ def main() -> None:
         order = read_order(channel)
     except EOFError:
         return
-    write_logs(sys.stdout, worker=order.number)
-    sys.exit(uvloop.run(run(order, channel)))
+    form = order.settings.log
+    with contextlib.closing(Lines(sys.stdout)) as lines:
+        write_logs(lines, level=form.level, is_json=form.format == "json", worker=order.number)
+        code = uvloop.run(run(order, channel, lines))
+    sys.exit(code)
 
 
 if __name__ == "__main__":

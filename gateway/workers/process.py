@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -22,7 +22,7 @@ class WorkerProcess:
     """A worker from its start (`WorkerProcess.start`) to its end (`ended`).
 
     `has_started` once it has said that it serves; `on_started` hears of that. `failure` is why it cannot, in its own
-    words. `metrics` are the last that it has told.
+    words. `metrics` are the last that it has told (`Metrics.report`).
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class WorkerProcess:
         self.pid = process.pid
         self.node_id: str | None = None
         self.failure: str | None = None
-        self.metrics = ""
+        self.metrics: dict[str, Any] = {"library": "", "hot": {}}
         self.began = time.monotonic()
         self._process = process
         self._reader = reader
@@ -122,7 +122,7 @@ class WorkerProcess:
     def _hear(self, message: Mapping[str, object]) -> None:
         match message:
             case {"say": "report", "to": int(to), "checks": dict(checks), "metrics": metrics}:
-                if isinstance(metrics, str):
+                if isinstance(metrics, dict):
                     self.metrics = metrics
                 answer = self._answers.get(to)
                 if answer is not None and not answer.done():
@@ -134,7 +134,7 @@ class WorkerProcess:
                 self._on_started()
             case {"say": "failed", "message": str(text)}:
                 self.failure = text
-            case {"say": "farewell", "metrics": str(metrics)}:
+            case {"say": "farewell", "metrics": dict(metrics)}:
                 self.metrics = metrics
             case _:
                 raise ValueError(f"it says {message.get('say')!r}")

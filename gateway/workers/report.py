@@ -7,8 +7,9 @@ from typing import Any, Final, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import Metric
 
-from gateway.telemetry.merged import exposition_of, lasting, merged, parsed
-from gateway.telemetry.metrics import GAUGE_RULES
+from gateway.telemetry.exposition import Pages
+from gateway.telemetry.merged import HotReport, lasting, lasting_hot, merged, merged_hot, parsed, registry_of
+from gateway.telemetry.metrics import GAUGE_RULES, Metrics
 from gateway.workers.process import WorkerProcess
 
 Checks = Mapping[str, bool]
@@ -34,6 +35,9 @@ class Report:
         self._seats = seats
         self._running = running
         self._past: list[Metric] = []
+        self._hot = Metrics().hot  # what families there are
+        self._past_hot: HotReport = {}
+        self._pages = Pages(self._hot)
         self._registry = CollectorRegistry()
         self.restarts = Counter(
             "ostiary_worker_restarts", "Workers started in the place of one that died", registry=self._registry
@@ -47,7 +51,10 @@ class Report:
 
     def bury(self, worker: WorkerProcess) -> None:
         """Keep what an ended worker has counted."""
-        self._past = merged([self._past, lasting(parsed(worker.metrics))], GAUGE_RULES)
+        self._past = merged([self._past, lasting(parsed(worker.metrics["library"]))], GAUGE_RULES)
+        self._past_hot = merged_hot(
+            [self._past_hot, lasting_hot(worker.metrics["hot"], self._hot)], self._hot, GAUGE_RULES
+        )
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Ready while a worker is ready, and none that serves is not; with what each of them says.
@@ -72,20 +79,23 @@ class Report:
         well = {name: all(checks.get(name, True) for checks in told) for name in names}
         return serving == {READY}, {"checks": well, "workers": workers}
 
-    async def exposition(self) -> bytes:
-        """The metrics of all workers as of one node, those of ended ones included, in Prometheus' text format.
+    async def exposition(self, *, is_open: bool) -> bytes:
+        """The metrics of all workers as of one node, those of ended ones included, as a page.
 
         Of a worker that is silent, what it has counted stands as it was last told.
         """
         answers = await self._ask(list(self._running), is_with_metrics=True)
-        parts = [self._past]
+        parts, hot = [self._past], [self._past_hot]
         for worker in self._running:  # some may have ended meanwhile: those are in the past
-            families = parsed(worker.metrics)
-            parts.append(families if answers.get(worker) is not None else lasting(families))
+            families, theirs = parsed(worker.metrics["library"]), worker.metrics["hot"]
+            answers_now = answers.get(worker) is not None
+            parts.append(families if answers_now else lasting(families))
+            hot.append(theirs if answers_now else lasting_hot(theirs, self._hot))
             if worker.serves and answers.get(worker) is None:
                 self._unanswered.inc()
         self._count(answers)
-        return exposition_of([*merged(parts, GAUGE_RULES), *self._registry.collect()])
+        library = registry_of([*merged(parts, GAUGE_RULES), *self._registry.collect()], is_open=is_open)
+        return self._pages.page(merged_hot(hot, self._hot, GAUGE_RULES), library, is_open=is_open)
 
     def _count(self, answers: Mapping[WorkerProcess | None, Checks | None]) -> None:
         states = [_state(seat, answers) for seat in self._seats]

@@ -22,8 +22,10 @@ from gateway.proxy.router import Router
 from gateway.proxy.server import ProxyServer
 from gateway.proxy.services import Services, request_ids
 from gateway.proxy.tally import Tally
+from gateway.proxy.watch import Watch
 from gateway.settings import Settings
 from gateway.stores.records import SecretState, UsedRow
+from gateway.telemetry.lag import Lag
 from tests.fixtures.admission_world import World
 
 FORMAT = SecretFormat("ost", "test")
@@ -167,6 +169,8 @@ class Engine:
             new_request_id=request_ids(),
             last_used=LastUsed(Ignoring(), world.clock),
             meter=Meter(Ignoring(), world.clock, world.metrics, interval_seconds=1.0, to_database=lambda now: now),
+            watch=Watch(world.metrics),
+            watched_from_seconds=Watch(world.metrics).from_seconds,
         )
         self.server = ProxyServer(
             self.services,
@@ -182,6 +186,7 @@ class Engine:
                 refused=world.metrics.connections_refused,
                 monotonic=world.clock.monotonic,
             ),
+            lag=Lag(world.metrics.loop_lag),
         )
 
     def client(self) -> ClientConnection:

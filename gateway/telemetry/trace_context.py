@@ -1,0 +1,53 @@
+"""W3C Trace Context, as far as a proxy has to know it: `traceparent` read strictly, and replaced in a head. Pure.
+
+Who makes no span passes both headers on as they came, whatever they say: so does the gateway, for every request that it
+does not trace. Who makes one must not build on a context that is malformed: it is dropped, `tracestate` with it, and a
+new trace begins.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+_LINE: Final = re.compile(rb"^traceparent:[ \t]*([^\r]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_STATE: Final = re.compile(rb"^tracestate:[ \t]*([^\r]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TO_REPLACE: Final = re.compile(rb"^(?:traceparent|tracestate):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
+_END: Final = b"\r\n\r\n"
+LONGEST_STATE: Final = 512  # bytes that have to be passed on (W3C 3.3.1.5); what is longer is dropped as a whole
+
+
+class TraceContext(NamedTuple):
+    """What a caller says of the trace that its request belongs to. `state` is for others alone."""
+
+    trace_id: str
+    parent_id: str
+    is_sampled: bool
+    state: str
+
+
+def read(lines: bytes) -> TraceContext | None:
+    """The context in these header lines; None where there is none, or one that is malformed (W3C 3.2)."""
+    found = _LINE.findall(lines)
+    if len(found) != 1:
+        return None
+    parent = _PARENT.fullmatch(found[0])
+    if parent is None:
+        return None
+    version, trace_id, parent_id, flags, more = parent.groups()
+    is_known = version == b"00" and more is None
+    if version == b"ff" or not (is_known or version != b"00") or not trace_id.strip(b"0") or not parent_id.strip(b"0"):
+        return None
+    state = b",".join(_STATE.findall(lines))
+    return TraceContext(
+        trace_id.decode(),
+        parent_id.decode(),
+        bool(int(flags, 16) & 1),
+        state.decode() if state.isascii() and len(state) <= LONGEST_STATE else "",
+    )
+
+
+def replaced(head: bytes, trace_id: str, span_id: str, state: str) -> bytes:
+    """A head of a request whose parent is now this span, which is sampled."""
+    start = _TO_REPLACE.sub(b"", head.removesuffix(_END) + b"\r\n")
+    lines = f"traceparent: 00-{trace_id}-{span_id}-01\r\n" + (f"tracestate: {state}\r\n" if state else "")
+    return start + lines.encode() + b"\r\n"
