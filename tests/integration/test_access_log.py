@@ -18,7 +18,7 @@ from tests.conftest import StartGateway
 from tests.fixtures.edge import Edge
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import Caller, plant
-from tests.fixtures.raw_upstream import RawConnection, RawUpstream, hang_up
+from tests.fixtures.raw_upstream import RawConnection, RawUpstream
 from tests.fixtures.waiting import until
 
 FULL = {"log": {"format": "json", "access": "full"}}
@@ -26,6 +26,19 @@ STRUCTURE = {"timestamp", "level", "event"}
 HOST = b" HTTP/1.1\r\nHost: gw.test\r\n"
 LAST = b"Connection: close\r\n\r\n"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+async def hang_up(connection: RawConnection) -> None:
+    """Read a request, and leave."""
+    await connection.request()
+    connection.abort()
+
+
+async def forbid(connection: RawConnection) -> None:
+    """Refuse to switch protocols."""
+    await connection.head()
+    await connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    await connection.close()
 
 
 def entries(node: GatewayProcess) -> list[dict[str, Any]]:
@@ -149,7 +162,7 @@ async def test_a_client_that_leaves_is_a_499(gateway: StartGateway, postgres_dsn
 
 @pytest.mark.threat("secrets in logs")
 async def test_no_credential_is_in_a_line(gateway: StartGateway, postgres_dsn: str) -> None:
-    """By header, query, subprotocol, or where it does not belong: neither the key, nor a part beyond its prefix. R324."""
+    """By header, query, subprotocol, or where it does not belong: nothing of the key beyond its prefix. R324."""
     async with logging_edge(gateway, postgres_dsn) as (edge, caller):
         key = caller.secret.encode()
         sent = [
@@ -165,7 +178,8 @@ async def test_no_credential_is_in_a_line(gateway: StartGateway, postgres_dsn: s
         ]
         for one in sent:
             await edge.converse(one)
-        with pytest.raises(websockets.exceptions.WebSocketException):
+        edge.upstream.script = forbid
+        with pytest.raises(websockets.InvalidStatus):
             async with websockets.connect(
                 edge.gateway.proxy_url.replace("http", "ws") + "/orders",
                 subprotocols=[websockets.Subprotocol("ostiary.key"), websockets.Subprotocol(caller.secret)],
@@ -176,10 +190,11 @@ async def test_no_credential_is_in_a_line(gateway: StartGateway, postgres_dsn: s
         assert caller.secret[15:] not in text
         assert caller.secret[15:32] not in text
         assert "secret-value" not in text
-        assert {line["path"] for line in lines} >= {"/orders", "/orders/ost_test***"}
+        assert {line.get("path") for line in lines} >= {"/orders", "/orders/ost_test***"}
 
 
-async def test_nothing_that_a_client_sends_begins_a_line(gateway: StartGateway, postgres_dsn: str) -> None:
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_nothing_that_a_client_sends_begins_a_line(gateway: StartGateway, postgres_dsn: str, form: str) -> None:
     """Line breaks in any form, controls and what is not ASCII: as many lines as requests, in both forms. R325."""
     hostile = [
         b'GET /public/%0d%0a{"event":"request"}' + HOST + LAST,
@@ -189,17 +204,16 @@ async def test_nothing_that_a_client_sends_begins_a_line(gateway: StartGateway, 
         b"GET /public\nforged" + HOST + LAST,
         b"GET /public" + HOST + b"X-Request-Id: a\rforged\r\n" + LAST,
     ]
-    for form in ("json", "text"):
-        async with logging_edge(gateway, postgres_dsn, {"format": form, "access": "full"}) as (edge, _):
-            before = len(edge.gateway.log.splitlines())
-            for sent in hostile:
-                await edge.converse(sent)
-            await until(lambda: edge.gateway.log.count("client") >= len(hostile), what="the lines")
-            said = edge.gateway.log.splitlines()[before:]
-            assert len(said) == len(hostile), said
-            assert "\n".join(edge.gateway.log.splitlines()).replace("\n", "").isprintable()
-            if form == "text":
-                assert all("request" in line and "status=" in line for line in said), said
+    async with logging_edge(gateway, postgres_dsn, {"format": form, "access": "full"}) as (edge, _):
+        before = len(edge.gateway.log.splitlines())
+        for sent in hostile:
+            await edge.converse(sent)
+        await until(lambda: edge.gateway.log.count("client") >= len(hostile), what="the lines")
+        said = edge.gateway.log.splitlines()[before:]
+        assert len(said) == len(hostile), said
+        assert "\n".join(edge.gateway.log.splitlines()).replace("\n", "").isprintable()
+        if form == "text":
+            assert all("request" in line and "status=" in line for line in said), said
 
 
 async def test_a_sample_has_all_that_failed(gateway: StartGateway, postgres_dsn: str) -> None:
