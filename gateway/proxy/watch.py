@@ -15,6 +15,7 @@ from gateway.proxy.request_head import RequestHead
 from gateway.proxy.tally import METHODS, Outcome
 from gateway.telemetry import trace_context
 from gateway.telemetry.access import LONGEST_PATH, AccessLog, Level
+from gateway.telemetry.logs import SECRET
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Span, Tracing
 
@@ -65,6 +66,11 @@ class Ended:
         return _LEVELS[self.outcome]
 
     @property
+    def name(self) -> str:
+        """The request id, fit to be written down: a caller may have sent a key as one."""
+        return SECRET.sub(r"\1***", self.request_id.decode("latin-1"))
+
+    @property
     def path(self) -> str:
         """The path, fit to be written down: no query, and nothing that is as long as a key."""
         if self.request is None:
@@ -99,6 +105,8 @@ class Watch:
         """The trace id of a request that somebody keeps a trace of, which its duration is an example of."""
         if ended.span is not None:
             trace_id = ended.span.trace_id
+        elif self.tracing is not None and self._access is None:
+            return ""  # decided already, and nobody wants to know its trace
         else:
             context = None if ended.request is None else trace_context.read(ended.request.kept)
             if context is None:
@@ -115,27 +123,32 @@ class Watch:
 
 def _fields(ended: Ended, trace_id: str) -> dict[str, Any]:
     """A line's fields; what there is nothing to say about is left out."""
-    request, owner = ended.request, ended.owner
     fields: dict[str, Any] = {
-        "request_id": ended.request_id.decode("latin-1"),
-        "trace_id": trace_id,
-        "method": _method(request),
+        "request_id": ended.name,
+        "method": _method(ended.request),
         "path": ended.path,
         "route": ended.route,
         "status": ended.status,
         "outcome": ended.outcome.value,
-        "code": ended.code,
         "seconds": round(ended.seconds, 6),
-        "upstream": ended.upstream,
-        "upstream_seconds": None if ended.upstream_seconds is None else round(ended.upstream_seconds, 6),
         "received_bytes": ended.received_bytes,
         "sent_bytes": ended.sent_bytes,
         "client": ended.client,
-        "auth": ended.auth,
     }
+    if trace_id:
+        fields["trace_id"] = trace_id
+    if ended.code:
+        fields["code"] = ended.code
+    if ended.upstream:
+        fields["upstream"] = ended.upstream
+    if ended.auth:
+        fields["auth"] = ended.auth
+    if ended.upstream_seconds is not None:
+        fields["upstream_seconds"] = round(ended.upstream_seconds, 6)
+    owner = ended.owner
     if owner is not None:
-        fields.update(key_id=owner.key_id, user_id=owner.user_id, tenant_id=owner.tenant_id)
-    return {name: value for name, value in fields.items() if value not in ("", None)}
+        fields["key_id"], fields["user_id"], fields["tenant_id"] = owner.key_id, owner.user_id, owner.tenant_id
+    return fields
 
 
 def _method(request: RequestHead | None) -> str:
@@ -150,7 +163,7 @@ def _attributes(ended: Ended) -> dict[str, str | int]:
         "url.path": ended.path,
         "ostiary.route": ended.route,
         "ostiary.outcome": ended.outcome.value,
-        "ostiary.request_id": ended.request_id.decode("latin-1"),
+        "ostiary.request_id": ended.name,
     }
     if ended.code:
         attributes["ostiary.code"] = ended.code

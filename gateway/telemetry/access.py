@@ -7,7 +7,7 @@ is 32 hexadecimal digits, and its own request id. No other header, no query and 
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-import structlog
+from gateway.telemetry.logs import request_logger
 
 Level = Literal["info", "warning", "error"]
 
@@ -48,7 +48,7 @@ class AccessLog:
         self._now = now
         self._second = 0
         self._told = 0  # in this second, about failures
-        self._log = structlog.get_logger("access").bind()  # bound once: that costs as much as a line
+        self._log = request_logger()
 
     def is_wanted(self, level: Level) -> bool:
         """Whether a request that ended at this level is to be written.

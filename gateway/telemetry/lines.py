@@ -6,6 +6,7 @@ lines wait, up to a bound; beyond that they are dropped and counted, and the gat
 
 import os
 import select
+import stat
 import threading
 import time
 from typing import Final, TextIO
@@ -16,7 +17,8 @@ log = structlog.get_logger(__name__)
 
 MOST_WAITING: Final = 4 * 1024 * 1024  # characters: some ten thousand lines
 GATHER_SECONDS: Final = 0.005  # between two writes: under load many lines are one write
-PIECE_BYTES: Final = select.PIPE_BUF  # what workers that share a pipe can write without cutting each other's lines
+PIPE_BYTES: Final = select.PIPE_BUF  # what workers that share a pipe can write without cutting each other's lines
+FILE_BYTES: Final = 65_536  # a file takes any piece as a whole
 CLOSE_SECONDS: Final = 2.0  # for the last lines
 
 
@@ -30,6 +32,7 @@ class Lines:
         self.dropped = [0.0]
         self._is_terminal = file.isatty()
         self._descriptor = file.fileno()
+        self._piece_bytes = PIPE_BYTES if stat.S_ISFIFO(os.fstat(self._descriptor).st_mode) else FILE_BYTES
         self._lock = threading.Lock()  # never held while anything is written
         self._news = threading.Event()
         self._waiting: list[str] = []
@@ -52,7 +55,8 @@ class Lines:
                 return 0
             self._waiting.append(text)
             self._size += len(text)
-        self._news.set()
+        if not self._news.is_set():
+            self._news.set()
         return len(text)
 
     def flush(self) -> None:
@@ -89,7 +93,7 @@ class Lines:
         piece = b""
         try:
             for line in lines:
-                if piece and len(piece) + len(line) > PIECE_BYTES:
+                if piece and len(piece) + len(line) > self._piece_bytes:
                     self._write(piece)
                     piece = b""
                 piece += line

@@ -3,6 +3,7 @@
 As text for people, in which a traceback takes lines of its own; or as JSON, where a line is an event whatever it holds.
 """
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -10,9 +11,12 @@ from functools import partial
 from typing import Final, Protocol, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 SECRET: Final = re.compile(r"((?:[a-z0-9-]{1,16}_){1,2}[0-9A-Za-z]{6})[0-9A-Za-z]{26,}")
+
+
+JSON: Final = json.JSONEncoder(default=repr)  # one for all lines: to make one costs as much as a line
 
 
 class File(Protocol):
@@ -30,7 +34,7 @@ def write_logs(file: File, *, level: str = "info", is_json: bool = False, **alwa
 
     Variables are never shown with a traceback: among them are requests with their keys, and addresses with passwords.
     """
-    renderer: Processor = structlog.processors.JSONRenderer()
+    renderer: Processor = as_json
     if not is_json:
         renderer = structlog.dev.ConsoleRenderer(
             colors=file.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
@@ -48,6 +52,33 @@ def write_logs(file: File, *, level: str = "info", is_json: bool = False, **alwa
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", file)),  # a line is one write
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
     )
+
+
+def request_logger() -> FilteringBoundLogger:
+    """A logger for lines of the access log, set up as the others are, in a third of their time.
+
+    Its events hold text that is fit to be written already: it is not searched again.
+    """
+    config = structlog.get_config()
+    is_json = config["processors"][-1] is as_json
+    unneeded = {masked, structlog.processors.format_exc_info, escaped if is_json else None}
+    processors = [one for one in config["processors"][:-1] if one not in unneeded]
+    processors.append(as_json if is_json else as_pairs)
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        config["logger_factory"](), processors=processors, wrapper_class=config["wrapper_class"]
+    ).bind()  # once: that costs as much as a line
+    return logger
+
+
+def as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """As a structlog processor: an object in a line. What is not ASCII is escaped, and so are all kinds of breaks."""
+    return JSON.encode(event)
+
+
+def as_pairs(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """As a structlog processor: like the lines for people, without their colours."""
+    head = f"{event.pop('timestamp')} [{event.pop('level'):<9}] {event.pop('event')}"
+    return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
 
 
 def saying(always: Mapping[str, int], logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -27,6 +27,8 @@ class TraceContext(NamedTuple):
 
 def read(lines: bytes) -> TraceContext | None:
     """The context in these header lines; None where there is none, or one that is malformed (W3C 3.2)."""
+    if lines.lower().find(b"traceparent:") < 0:  # a tenth of the time of the patterns
+        return None
     found = _LINE.findall(lines)
     if len(found) != 1:
         return None
