@@ -84,8 +84,8 @@ class Stage(Enum):
 
 
 # The hot ones by name: to read an enum's member costs as much as to call a small function.
-DECIDING, WAITING, RELAYING, DONE, FORWARDED = (
-    Stage.DECIDING,
+DECIDING: Final = Stage.DECIDING
+WAITING, RELAYING, DONE, FORWARDED = (
     Stage.WAITING,
     Stage.RELAYING,
     Stage.DONE,

@@ -43,9 +43,9 @@ class HotCounter(Collector):
         """Add one, where speed does not matter."""
         self.cell(*values)[0] += 1
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> list[Series]:
         """Every label set with its number."""
-        return ((values, cell, NO_EXEMPLARS) for values, cell in self._cells.items())
+        return [(values, cell, NO_EXEMPLARS) for values, cell in self._cells.items()]
 
     def collect(self) -> Iterator[Metric]:
         """As Collector."""
@@ -76,9 +76,9 @@ class HotGauge(Collector):
         """Show what `read` tells as well: label values, and the number."""
         self._readers.append(read)
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> list[Series]:
         """Every label set with its number."""
-        return ((values, (number,), NO_EXEMPLARS) for read in self._readers for values, number in read())
+        return [(values, (number,), NO_EXEMPLARS) for read in self._readers for values, number in read()]
 
     def collect(self) -> Iterator[Metric]:
         """As Collector."""
@@ -135,12 +135,12 @@ class HotHistogram(Collector):
             found = self._observations[value] = Observations(self.bounds)
         return found
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> list[Series]:
         """Every label set with its counts, one for each bucket, not cumulative, and the sum of all behind them."""
-        return (
+        return [
             ((value,), [*observed.counts, observed.total], observed.exemplars)
             for value, observed in self._observations.items()
-        )
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """As Collector."""

@@ -187,9 +187,7 @@ class Metrics:
 
     def exposition(self, *, is_open: bool = False) -> bytes:
         """All metrics in the Prometheus text format, or in OpenMetrics, with exemplars."""
-        return self._pages.page(
-            {family.name: list(family.series()) for family in self.hot}, self._library, is_open=is_open
-        )
+        return self._pages.page({family.name: family.series() for family in self.hot}, self._library, is_open=is_open)
 
     def report(self) -> dict[str, Any]:
         """All metrics for whoever merges them with those of other processes, as JSON can say it."""
