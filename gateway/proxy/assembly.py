@@ -79,7 +79,7 @@ def _route(settings: Settings, route: RouteSettings) -> Route:
         hosts=frozenset(host.encode() for host in route.hosts),
         strip_prefix=route.strip_prefix,
         upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
-        cors=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
+        early=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
         addresses=address_rule(client.addresses if route.addresses is None else route.addresses),
         closes_revoked=route.close_revoked_streams,
         body_limit_bytes=client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes,

@@ -17,7 +17,8 @@ from gateway.proxy.edge import Edge, IpAddress
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import NO_BODY, BadFraming
-from gateway.proxy.request_head import REQUEST_LINE, RequestReader
+from gateway.proxy.inquiry import Inquiry
+from gateway.proxy.request_head import REQUEST_LINE, RequestHead, RequestReader
 from gateway.proxy.services import Services
 from gateway.proxy.tally import Outcome
 from gateway.proxy.watch import Ended
@@ -326,6 +327,11 @@ class ClientConnection(asyncio.Protocol):
         if not is_paused:
             self.resume_body()
         self._update_reading()
+
+    def ask(self, request: RequestHead) -> None:
+        """As Client."""
+        self._exchange = inquiry = Inquiry(self, request, self._services)
+        inquiry.begin()
 
     def finished(self, keeps_alive: bool) -> None:
         """As Client. Hot."""

@@ -35,10 +35,13 @@ class Cors:
 
     def preflight(self, fields: Fields, methods: frozenset[bytes]) -> bytes:
         """The whole reply to a preflight. `methods` are the route's, empty for any. Raises OriginNotAllowed."""
+        return b"HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\n" + self.preflight_lines(fields, methods)
+
+    def preflight_lines(self, fields: Fields, methods: frozenset[bytes]) -> bytes:
+        """What the reply to a preflight says of it. Raises OriginNotAllowed."""
         allowed = methods or {fields.noted(b"access-control-request-method")}
         return b"".join(
             (
-                b"HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\n",
                 self.lines_for(fields.noted(b"origin")),
                 b"Access-Control-Allow-Methods: %b\r\n" % b", ".join(sorted(allowed)),
                 b"Access-Control-Allow-Headers: %b\r\n" % b", ".join(self.headers),

@@ -27,6 +27,7 @@ from gateway.errors import Fault, GatewayError, Outage
 from gateway.limits.metering import NOBODY, Owner
 from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import VARY, Cors, is_preflight
+from gateway.proxy.door import Door
 from gateway.proxy.errors import (
     AddressRefused,
     BadRequest,
@@ -157,7 +158,7 @@ class Exchange:
             access = ANY_KEY
             if match is not None:
                 access = match.route.access
-                if match.route.cors is not None and self._is_settled_by(match.route.cors):
+                if match.route.early is not None and self._is_settled_by(match.route.early):
                     return
                 addresses = match.route.addresses
                 if addresses is not None and not self._client.edge.is_admitted(addresses, fields.forwarded):
@@ -181,8 +182,15 @@ class Exchange:
             method = request.fields.noted(b"access-control-request-method")  # what is asked for, not OPTIONS itself
         return self._services.router.match(method, request.target, request.host)
 
-    def _is_settled_by(self, cors: Cors) -> bool:
-        """Apply the route's rule for pages of other origins; a preflight is answered at once (R017)."""
+    def _is_settled_by(self, early: Cors | Door) -> bool:
+        """Whether nobody need be asked for a key: not for preflights (R017), nor for the question of a proxy."""
+        if isinstance(early, Door):
+            self._client.ask(self._request)
+            return True
+        return self._is_settled_by_cors(early)
+
+    def _is_settled_by_cors(self, cors: Cors) -> bool:
+        """Apply the route's rule for pages of other origins; a preflight is answered at once."""
         request, origin = self._request, self._request.fields.noted(b"origin")
         if not origin:
             self._cors_lines = VARY

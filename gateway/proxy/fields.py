@@ -30,6 +30,7 @@ class Fields:
     upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
     key_protocol: bytes = b""  # the subprotocol behind which a WebSocket client has put its key
     reserved_removed: int = 0
+    twins_removed: int = 0  # those of them that only look like one of ours: X_User_Id
     is_variable: bool = True  # False where lines mean something to each other: another value needs another reading
     notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
 

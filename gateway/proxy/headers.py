@@ -115,6 +115,10 @@ class HeaderTable:
             self._known[name] = action
         return action
 
+    def is_twin(self, name: bytes) -> bool:
+        """Whether a spelling only folds to a name that is known here, and is not that name."""
+        return name.lower() not in self._exact
+
 
 # What no trailer may say, since it has been decided by then (RFC 9110 6.5.1).
 NEVER_IN_TRAILERS: Final = frozenset(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, assert_never
 
@@ -61,10 +62,41 @@ def status_of(reason: Reason) -> int:
 
 
 class Replies:
-    """Writes whole replies. `request_id_header` is the configured name of the header that carries the request id."""
+    """Writes whole replies. `request_id_header` is the configured name of the header that carries the request id.
 
-    def __init__(self, request_id_header: str) -> None:
+    `identity_headers` are those by which an upstream is told who is calling.
+    """
+
+    def __init__(self, request_id_header: str, identity_headers: Iterable[str] = ()) -> None:
         self.request_id_start = f"{request_id_header}: ".encode()
+        self._identity_starts = [f"{name}:".encode() for name in identity_headers]
+        self._missing_lines = lru_cache(maxsize=4096)(self._empty_lines)  # by what is told: callers come again
+
+    def pass_on(self, identity: bytes, lines: bytes, *, closes: bool) -> bytes:
+        """The reply to a proxy whose request may pass. `identity` is what the upstream is to be told.
+
+        Each name by which it is told is in the reply, an empty one where there is nothing to tell: whatever the client
+        has sent under that name is to be replaced.
+        """
+        return b"".join(
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n",
+                identity,
+                self._missing_lines(identity),
+                lines,
+                b"Connection: close\r\n\r\n" if closes else CRLF,
+            )
+        )
+
+    def _empty_lines(self, identity: bytes) -> bytes:
+        lines = b"\n" + identity
+        return b"".join(start + CRLF for start in self._identity_starts if b"\n" + start not in lines)
+
+    @staticmethod
+    def with_problem_line(reply: bytes) -> bytes:
+        """A reply with its problem in a header line too: of what `auth_request` is told, nginx sees no more."""
+        head, gap, body = reply.partition(b"\r\n\r\n")
+        return b"".join((head, b"\r\nOstiary-Problem: ", body, gap, body)) if body else reply
 
     def refusal(
         self, refusal: Refusal, request_id: bytes, *, closes: bool, is_head: bool, cors_lines: bytes = b""

@@ -152,7 +152,7 @@ class RequestReader:
             raise MethodRefused(f"{method.decode()} is never forwarded")
         request = RequestHead(method, target, minor == b"1", fields, said)
         if target[0] != SLASH:
-            _reduce_target(request)
+            reduce_target(request)
         if target.find(b"#") >= 0:  # `in` would first try to read the bytes as a number
             raise BadRequest("a fragment in the request target")
         if self._places.queries and target.find(b"?") >= 0:
@@ -242,7 +242,9 @@ class RequestReader:
         if len(ids) == 1:
             fields.request_id = request_id_in(ids[0][1])
         fields.notes = tuple((name.lower(), value) for name, value in special.get(Action.NOTED, ()))
-        fields.reserved_removed = len(special.get(Action.RESERVED, ()))
+        reserved = special.get(Action.RESERVED, ())
+        fields.reserved_removed = len(reserved)
+        fields.twins_removed = sum(self._table.is_twin(name) for name, _ in reserved)
         for _, value in special.get(Action.EXPECT, ()):
             if value.lower() != b"100-continue":
                 raise ExpectationFailed("an unknown expectation")
@@ -292,7 +294,7 @@ def check_authority(authority: bytes) -> None:
         raise BadRequest("malformed Host")
 
 
-def _reduce_target(request: RequestHead) -> None:
+def reduce_target(request: RequestHead) -> None:
     """Absolute form to origin form: its authority replaces Host (RFC 9112 3.2.2). `*` stays, or comes back (3.2.4)."""
     is_options = request.method == b"OPTIONS"
     if request.target == b"*" and is_options:

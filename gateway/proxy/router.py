@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.auth.verdict import Access
 from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import Cors
+from gateway.proxy.door import DOOR, Door
 from gateway.proxy.edge import AddressRule
 from gateway.proxy.errors import BadRequest
 
@@ -38,7 +39,7 @@ class Route:
     strip_prefix: bool = False
     body_limit_bytes: int | None = None
     upgrades: frozenset[bytes] = frozenset()  # protocols that may be switched to, in lower case
-    cors: Cors | None = None
+    early: Cors | Door | None = None  # what may answer before the caller is looked at
     addresses: AddressRule | None = None
     closes_revoked: bool = True  # whether open streams and sockets end with their key
     limits: RouteLimits | None = None  # None: requests here count against no limit, not even the plan's
@@ -58,10 +59,12 @@ class Match:
 class Router:
     """Finds the route of a request: the longest path first, a named host before any host.
 
-    Costs one dictionary look-up per path segment, however many routes there are.
+    Costs one dictionary look-up per path segment, however many routes there are. `door` is the route of inquiries: no
+    path is cleaned on to it, or away from it.
     """
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], door: Route | None = None) -> None:
+        self._door = door
         self._by_path: dict[bytes, list[Route]] = {}
         for route in routes:
             for path in route.paths:
@@ -74,6 +77,8 @@ class Router:
         path, question, query = target.partition(b"?")
         # Only a path that two readers may read in two ways is taken apart. (The first look is the quick one.)
         if (path.translate(None, _PLAIN) or path.find(b"//") >= 0) and _DOUBTFUL.search(path) is not None:
+            if self._door is not None and path.startswith(DOOR) and path[len(DOOR) : len(DOOR) + 1] in (b"", b"/"):
+                return Match(self._door, target)
             path = clean_path(path)
             target = path + question + query
             if b"%" in path:
@@ -101,6 +106,14 @@ class Router:
         route = self._route_of(method, path, host)
         if any(self._route_of(method, read, host) is not route for read in loose_readings(path)):
             raise BadRequest("a path that leads elsewhere once it is decoded")
+
+    def check_as_sent(self, method: bytes, target: bytes, host: bytes, match: Match) -> None:
+        """Raise BadRequest if the path leads elsewhere when it is not cleaned: where somebody else sends it on."""
+        path = target.partition(b"?")[0]
+        if path.find(b"//") >= 0 or path.find(b"/.") >= 0:
+            readings = (path, _GAPS.sub(b"/", path))
+            if any(self._route_of(method, read, host) is not match.route for read in readings):
+                raise BadRequest("a path that leads elsewhere as it came")
 
     def _route_of(self, method: bytes, path: bytes, host: bytes) -> Route | None:
         """As `match`, of a clean path, where time does not matter."""

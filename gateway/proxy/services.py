@@ -11,7 +11,9 @@ from gateway.auth.last_used import LastUsed
 from gateway.limits.metering import Meter
 from gateway.proxy.edge import Edge
 from gateway.proxy.limiting import Limiting
+from gateway.proxy.naming import Naming
 from gateway.proxy.replies import Replies
+from gateway.proxy.request_head import RequestHead
 from gateway.proxy.router import Router
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import Upstream
@@ -46,6 +48,10 @@ class Client(Protocol):
         """Stop or go on reading the body."""
         ...
 
+    def ask(self, request: RequestHead) -> None:
+        """What the request asks is what is to be decided: another exchange takes the place of the one under way."""
+        ...
+
     def finished(self, keeps_alive: bool) -> None:
         """The exchange is over. Without `keeps_alive` the connection ends, after what was written has gone out."""
         ...
@@ -73,6 +79,7 @@ class Services:
     watched_from_seconds: float  # its own; here, since every request asks
     tracing: Tracing | None = None
     limiting: Limiting | None = None  # none where nothing is limited
+    naming: Naming | None = None  # none where a request is only explained
 
 
 def request_ids() -> Callable[[], bytes]:

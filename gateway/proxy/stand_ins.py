@@ -8,6 +8,7 @@ from gateway.auth.refusal import Refusal
 from gateway.errors import GatewayError
 from gateway.proxy.edge import Edge
 from gateway.proxy.replies import Replies
+from gateway.proxy.request_head import RequestHead
 
 
 class Onlooker:
@@ -28,6 +29,10 @@ class Onlooker:
 
     def pause_body(self, is_paused: bool) -> None:
         """As Client."""
+
+    def ask(self, request: RequestHead) -> None:
+        """As Client. What is asked there is not explained."""
+        self.is_over.set()
 
     def finished(self, keeps_alive: bool) -> None:
         """As Client."""

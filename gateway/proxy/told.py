@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from gateway.auth.refusal import Refusal
 from gateway.errors import GatewayError, Outage
+from gateway.proxy.door import Door
 from gateway.proxy.edge import AddressRule, Edge
 from gateway.proxy.errors import AddressRefused, NotFound, WrongMethod
 from gateway.proxy.replies import PUBLIC_TEXTS, status_of
@@ -13,6 +14,12 @@ from gateway.proxy.router import Match
 from gateway.telemetry.logs import SECRET
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+INQUIRY: Final = {
+    "outcome": "answered",
+    "status": None,
+    "code": None,
+    "title": "The gateway answers about another request, which is explained under its own path.",
+}
 
 
 class Told:
@@ -20,6 +27,7 @@ class Told:
 
     def __init__(self, hidden: Sequence[str]) -> None:
         self.headers: dict[str, Any] | None = None
+        self.is_inquiry = False  # what is asked there is another request
         self._hidden = hidden
         self._steps: list[dict[str, Any]] = []
 
@@ -31,7 +39,7 @@ class Told:
     def answer(self, said: Refusal | GatewayError | None, head: bytes | None) -> dict[str, Any]:
         """The whole of it."""
         shown: dict[str, Any] = {
-            "decision": _decision(said, head),
+            "decision": INQUIRY if self.is_inquiry else _decision(said, head),
             "steps": self._steps,
             "forwarded": None,
             "headers": self.headers,
@@ -75,6 +83,10 @@ def tell_route(told: Told, match: Match | None, said: Refusal | GatewayError | N
         told.step("route", False if is_final else None, "no route matches; that is told to callers with a key alone")
         return
     route = match.route
+    if isinstance(route.early, Door):
+        told.is_inquiry = True
+        told.step("route", True, "where proxies ask about requests that they forward by themselves")
+        return
     facts = {
         "route": route.name,
         "paths": [path.decode() for path in route.paths],
