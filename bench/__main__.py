@@ -3,8 +3,9 @@
 `python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, revocations,
 what only a gateway for keys meets, and what a second worker brings; `http`, `transfers`, `revocation`, `keys` or
 `workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
-what each way of counting costs, and a million buckets; `memory` what keys and connections take, `listing` what a page
-of a million keys costs, `behaviours` what each proxy does with doubtful HTTP.
+what each way of counting costs, and a million buckets; `forward-auth` what it costs other proxies to ask; `memory` what
+keys and connections take, `listing` what a page of a million keys costs, `behaviours` what each proxy does with
+doubtful HTTP.
 """
 
 import argparse
@@ -14,7 +15,18 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from bench import limits, listing, measure, memory, request_report, revocation, transfers, workers, workloads
+from bench import (
+    forward_auth,
+    limits,
+    listing,
+    measure,
+    memory,
+    request_report,
+    revocation,
+    transfers,
+    workers,
+    workloads,
+)
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
 from bench.keys import command as keys
@@ -115,6 +127,11 @@ def _limits(arguments: argparse.Namespace, cores: Cores) -> int:
     return limits.run(cores, measure.Plan(arguments.rounds, arguments.seconds), arguments.only)
 
 
+def _forward_auth(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(forward_auth.run(cores, measure.Plan(arguments.rounds, arguments.seconds)))
+    return 0
+
+
 _COMMANDS = {
     "http": _http,
     "transfers": _transfers,
@@ -125,6 +142,7 @@ _COMMANDS = {
     "memory": _memory,
     "limits": _limits,
     "behaviours": _behaviours,
+    "forward-auth": _forward_auth,
 }
 _OF_PEERS = ("http", "transfers")
 _BY_DEFAULT = (*_OF_PEERS, "revocation", "keys", "workers")
