@@ -121,7 +121,7 @@ async def test_what_could_be_two_requests_is_none(node: GatewayProcess, caller: 
 
 
 async def test_refusals_are_those_of_the_proxy_path(node: GatewayProcess, caller: Caller) -> None:
-    """Status, code, title and headers are the same at both doors, and the body is in a line too. R060, R065."""
+    """Status, code, title and headers are the same at both doors, and the body is in a line too. R060."""
     asked = {
         "missing_api_key": ("/orders", "", "GET"),
         "invalid_api_key": ("/orders", "ost_wrong", "GET"),
