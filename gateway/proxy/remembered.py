@@ -6,6 +6,7 @@ themselves, may change without the section being read again; all else is compare
 """
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from gateway.auth.credentials import Credential, CredentialReader
@@ -15,11 +16,13 @@ from gateway.proxy.framing import BadFraming, content_length
 from gateway.proxy.headers import Action, HeaderTable
 
 CRLF: Final = b"\r\n"
+NO_SECTION: Final = b"\n"  # which none is: a head may have an empty one
 MOST_CHANGING: Final = 8  # lines; a client that changes more of them has its sections read as a whole
 REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
 KEEP: Final = Action.KEEP
 KEPT: Final = frozenset({KEEP, Action.NOTED})
-MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID, Action.CREDENTIAL})
+FORWARDED: Final = Action.FORWARDED
+MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID, Action.CREDENTIAL, FORWARDED})
 
 
 class Said:
@@ -43,7 +46,8 @@ class Said:
 class Remembered:
     """A section, and what it said: `fields`, and the lines to send on.
 
-    The values of lines that have been seen to change are holes between pieces that must not.
+    The values of lines that have been seen to change are holes between pieces that must not. What a section says in
+    them is told by `said_by`, but for what proxies say of their clients: that is in `fields` until the next one.
     """
 
     __slots__ = (
@@ -110,6 +114,9 @@ class Remembered:
             elif action is Action.CREDENTIAL:
                 name = piece[piece.rfind(b"\n") + 1 : -1]
                 credential = self._credentials.read([(name, value.strip(b" \t"))])
+            elif action is FORWARDED:
+                name = piece[piece.rfind(b"\n") + 1 : -1]
+                self.fields = _with_forwarded(self.fields, name.lower(), value.strip(b" \t"))
             else:
                 try:
                     length = content_length([value.strip(b" \t")])
@@ -134,12 +141,21 @@ class Remembered:
                 return False
             changing.add(index)
         actions = [self._action_of(line) for line in self._lines]
-        is_lone = all(actions[index] is KEEP or actions.count(actions[index]) == 1 for index in changing)
+        is_lone = all(actions[index] is KEEP or self._is_lone(actions, index) for index in changing)
         if len(changing) > MOST_CHANGING or not is_lone:
             return False
+        if any(actions[index] is FORWARDED for index in changing):
+            self._section = NO_SECTION  # it is one of many now, whose `fields` are told with it
         self._changing = frozenset(changing)
         self._make_holes(actions)
         return True
+
+    def _is_lone(self, actions: list[Action], index: int) -> bool:
+        """Whether no other line could be meant by what this one means: by its name, where several are read apart."""
+        if actions[index] is not FORWARDED:
+            return actions.count(actions[index]) == 1
+        name = _name_of(self._lines[index])
+        return [_name_of(line) for line in self._lines].count(name) == 1
 
     def _action_of(self, line: bytes) -> Action:
         return self._table.classify(line.partition(b":")[0])
@@ -160,6 +176,16 @@ class Remembered:
                 piece += line + end
                 kept_piece += line + CRLF if is_kept else b""
         self._section_end, self._kept_end = piece, kept_piece
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0].lower()
+
+
+def _with_forwarded(fields: Fields, name: bytes, value: bytes) -> Fields:
+    """The same, with another value of the one field of that name which proxies set."""
+    forwarded = tuple((known, value if known == name else said) for known, said in fields.forwarded)
+    return replace(fields, forwarded=forwarded)
 
 
 def request_id_in(value: bytes) -> bytes | None:

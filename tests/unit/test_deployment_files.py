@@ -46,7 +46,7 @@ def the_pod(kind: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIG)))
 def test_shipped_configurations_are_good(path: Path) -> None:
-    """Every configuration that is shipped loads with the variables that its surroundings set. R077."""
+    """Every configuration that is shipped loads with the variables that its surroundings set."""
     assert isinstance(load(path, VARIABLES), Settings)
 
 

@@ -533,6 +533,10 @@ LINES = st.sampled_from(
             b"Expect: 100-continue",
             b"Upgrade: websocket",
             b"X-Forwarded-For: 1.2.3.4",
+            b"X-Forwarded-For: 5.6.7.8",
+            b"x-forwarded-for: 9.9.9.9",
+            b"X-Forwarded-Proto: https",
+            b"X_Forwarded_For: 6.6.6.6",
             b"X-Trace: " + b"y" * LINE_LIMIT,
         ),
     ]
@@ -586,9 +590,12 @@ VALUES = st.sampled_from(
 
 @given(
     st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=3, max_size=8),
-    st.permutations([b"X-A", b"X-B", b"Content-Length", b"X-Request-Id", b"Via", b"Authorization", b"X-Api-Key"]).map(
-        lambda names: names[:4]
-    ),
+    st.permutations(
+        [
+            *(b"X-A", b"X-B", b"Content-Length", b"X-Request-Id", b"Via", b"Authorization", b"X-Api-Key"),
+            *(b"X-Forwarded-For", b"x-forwarded-for", b"X-Forwarded-Host", b"Forwarded"),
+        ]
+    ).map(lambda names: names[:4]),
 )
 def test_values_that_change_are_read_as_strictly_as_the_first(
     values: list[tuple[bytes, bytes, bytes]], names: list[bytes]
@@ -631,6 +638,23 @@ def test_a_changed_length_or_request_id_is_this_requests_own() -> None:
         assert request.body.remaining == int(length)
     with pytest.raises(BadRequest):
         reader.read(head(b"POST /a HTTP/1.1", HOST, b"Content-Length: -1", b"A: b", b"X-Request-Id: a"))
+
+
+def test_a_changed_address_is_this_requests_own() -> None:
+    """A proxy in front sends many clients' addresses on one connection: each request is its own client's. R297."""
+    reader = request_reader()
+    for last, proto in ((b"1", b"http"), (b"2", b"http"), (b"2", b"https"), (b"1", b"http"), (b"1", b"http")):
+        lines = (b"X-Forwarded-For: 10.0.0." + last, b"A: b", b"X-Forwarded-Proto:" + proto, b"C: d")
+        request = reader.read(head(GET, HOST, *lines))
+        assert request.fields.forwarded == ((b"x-forwarded-for", b"10.0.0." + last), (b"x-forwarded-proto", proto))
+        assert request.kept == b"A: b\r\nC: d\r\n"
+    for last in (b"1", b"2", b"3"):
+        twice = (b"X-Forwarded-For: 10.0.0." + last, b"X-Forwarded-For: 10.9.9.9")
+        request = reader.read(head(GET, HOST, *twice))
+        assert [value for _, value in request.fields.forwarded] == [b"10.0.0." + last, b"10.9.9.9"]
+    for last in (b"1", b"2"):
+        reader.read(head(b"GET / HTTP/1.0", b"X-Forwarded-For: 10.0.0." + last))
+    assert reader.read(b"GET / HTTP/1.0").fields.forwarded == ()
 
 
 def test_a_changed_key_is_this_requests_own() -> None:

@@ -67,7 +67,7 @@ NAMES: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 async def test_a_request_is_named_as_proxies_name_it(node: GatewayProcess, caller: Caller) -> None:
-    """A route for GET and POST, a scope: each way to name the request leads there, and the identity is told. R029."""
+    """A route for GET and POST, a scope: each way to name the request leads there, and the identity is told. R021."""
     for method, target, headers in NAMES.values():
         await check_named(node, caller, method, target, headers)
 
@@ -121,7 +121,7 @@ async def test_what_could_be_two_requests_is_none(node: GatewayProcess, caller: 
 
 
 async def test_refusals_are_those_of_the_proxy_path(node: GatewayProcess, caller: Caller) -> None:
-    """Status, code, title and headers are the same at both doors, and the body is in a line too. R060."""
+    """Status, code, title and headers are the same at both doors, and the body is in a line too. R003, R340."""
     asked = {
         "missing_api_key": ("/orders", "", "GET"),
         "invalid_api_key": ("/orders", "ost_wrong", "GET"),
@@ -305,7 +305,7 @@ async def test_a_body_that_is_not_sent_holds_nothing_up(node: GatewayProcess, ca
 
 
 async def test_an_explanation_says_what_answers(node: GatewayProcess, operator_token: str) -> None:
-    """`explain` of the door itself ends; what is asked there is explained under its own path. R218."""
+    """`explain` of the door itself ends; what is asked there is explained under its own path."""
     document = {"method": "GET", "path": DOOR, "host": "gw.test"}
     async with aiohttp.request(
         "POST",

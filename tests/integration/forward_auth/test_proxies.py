@@ -38,7 +38,7 @@ async def stand(
 
 
 async def test_what_may_pass_is_forwarded_with_the_identity(stand: World) -> None:
-    """Method, target and body arrive as they were sent, with the caller's identity, and without the key. R020, R029."""
+    """Method, target and body arrive as they were sent, with the identity, and without the key. R021, R023, R025."""
     answer = await stand.ask("/orders/42?expand=items%2Fall&x=1", method="POST", body="order", X_Trace="7", **SPOOFED)
     assert answer.status == 200, (answer, stand.front.log)
     seen = stand.api.last
@@ -63,7 +63,7 @@ async def test_what_may_pass_is_forwarded_with_the_identity(stand: World) -> Non
 
 
 async def test_what_may_not_is_refused_as_the_gateway_refuses_it(stand: World) -> None:
-    """400, 401, 403, 404, 405, 429 and 503 come out with their body and headers, and nothing reaches the API. R060."""
+    """All statuses come out with their body and headers, and nothing reaches the API. R003, R070, R292, R340."""
     unknown = SecretFormat("ost", ENVIRONMENT).generate()
     await stand.ask("/few")
     before = len(stand.api.requests)
@@ -96,7 +96,7 @@ async def test_what_may_not_is_refused_as_the_gateway_refuses_it(stand: World) -
 
 
 async def test_nobody_passes_for_another(stand: World) -> None:
-    """What a client says of itself is gone where the answer has no such header, and in every spelling. R020 to R024."""
+    """What a client says of itself is gone where the answer has no such header, and in every spelling. R020, R022."""
     answer = await stand.ask("/public/1", secret="", **SPOOFED)
     assert answer.status == 200
     assert told(stand.api.last) == {}
