@@ -157,6 +157,21 @@ async def test_leases_that_were_out_are_all_that_is_exceeded_by() -> None:
     assert 400 <= served <= 400 + len(nodes) * (400 // 50)
 
 
+async def test_what_was_leased_of_a_day_is_worth_nothing_the_day_after() -> None:
+    """Nothing is exceeded of a quota, whatever was out at midnight. R291, R293."""
+    clock = FakeClock()
+    shelf = Shelf(clock.monotonic)
+    nodes = [Node(clock, shelf) for _ in range(4)]
+    principal = caller({"per_day": 400})
+    for node in nodes:
+        assert isinstance(await node.ask(principal), list)
+    clock.now += 86_400.0
+    served = 0
+    for number in range(600):
+        served += isinstance(await nodes[number % 4].ask(principal), list)
+    assert served == 400
+
+
 async def test_without_the_ledger_each_node_goes_on_by_itself() -> None:
     """At the full limit, with a metric; a rule that is closed lets nobody pass. R296."""
     clock = FakeClock()
