@@ -6,6 +6,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import given
@@ -222,6 +223,7 @@ WHOLE: dict[str, Any] = {
     "oidc": {**OIDC, "admin_roles": {"roles": {"a": "auditor"}, "groups": {"b": "auditor"}}},
     "github_secret_scanning": {},
     "trusted_proxies": ["10.0.0.0/8"],
+    "tracing": {"endpoint": "http://collector:4318"},
     "upstreams": {
         "api": {
             "targets": ["https://10.0.0.1:9001"],
@@ -258,6 +260,8 @@ OTHERS: dict[str, Any] = {
     "length_minimum": 30, "length_maximum": 200, "assertion": True, "outage_seconds": 7200, "refresh_seconds": 60,
     "identity_headers.assertion": "X-Other", "identity_headers.scopes": "X-Other",
     "oidc.tenant_id": "t", "plans.limits": {"per_minute": 3}, "plans.features": {"api_access": False},
+    "log.format": "json", "log.level": "debug", "log.access": "full", "access_share": 0.5,
+    "endpoint": "http://elsewhere:4318", "tracing.share": 0.5,
     "credentials": [{"query": "q"}], "roles.a": "tenant-admin", "groups.b": "tenant-admin",
 }  # fmt: skip
 BEYOND = {"cert", "key"}  # come in pairs
@@ -363,6 +367,7 @@ def document_of(routes: list[dict[str, Any]]) -> dict[str, Any]:
     return {**BASE, "routes": kept}
 
 
+@hypothesis.settings(deadline=None)
 @given(ROUTES, ROUTES)
 def test_only_what_differs_is_told(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """A configuration against itself, in any order, says nothing; against another, something, unless it is the same."""

@@ -110,13 +110,7 @@ class Rerouting:
         )
         if opens:
             return Danger.OPENS
-        is_same = (after.auth, set(one.scopes), set(one.features), one.tier, before.tokens) == (
-            before.auth,
-            set(other.scopes),
-            set(other.features),
-            other.tier,
-            after.tokens,
-        ) and not _lets_more_in(from_after, from_before)
+        is_same = _what_is_asked(before) == _what_is_asked(after) and not _lets_more_in(from_after, from_before)
         return Danger.OTHER if is_same else Danger.CLOSES
 
     def _wheres(self, points: Sequence[Point]) -> Iterator[str]:
@@ -182,6 +176,12 @@ def _access(route: Route, table: Table) -> str:
 
 def _networks(networks: Sequence[object]) -> str:
     return ", ".join(network_text(network) for network in networks)  # type: ignore[arg-type]
+
+
+def _what_is_asked(route: Route) -> tuple[object, ...]:
+    """What a route asks of its callers, but for where they come from."""
+    asked = route.require
+    return route.auth, set(asked.scopes), set(asked.features), asked.tier, route.tokens
 
 
 def _lets_more_in(before: Addresses, after: Addresses) -> bool:
