@@ -20,7 +20,7 @@ from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.explanation import Hearings
 from gateway.auth.last_used import LastUsed
-from gateway.auth.secrets import Peppers
+from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.auth.signing import Sealer
 from gateway.auth.tokens import Signers, TokenVerifier
 from gateway.clock import Clock, SystemClock
@@ -33,9 +33,10 @@ from gateway.control.api import build_api
 from gateway.control.deeds import Origin
 from gateway.control.explain import Explain
 from gateway.control.idempotency import Purge
-from gateway.control.key_parts import peppers_of, secret_format_of
+from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
+from gateway.control.portal.application import Portal
 from gateway.control.provider import ProviderKeys
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
@@ -100,6 +101,14 @@ class Tokens:
     sealer: Sealer
     signers: Signers
     verifier: TokenVerifier
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIn:
+    """The parts for users who sign in at a provider."""
+
+    keys: ProviderKeys
+    people: People
 
 
 class Gateway:
@@ -223,6 +232,8 @@ class Gateway:
         self.checks = checks
         if self._places.status is not None:
             await self.listeners.serve(build_status(metrics=metrics, checks=checks), self._places.status)
+        signing_in = await self._open_people(postgres)
+        portal = self._portal(postgres, truth, propagator, secret_format, peppers, signing_in)
         api = build_api(
             postgres=postgres,
             changes=truth.changes,
@@ -232,10 +243,11 @@ class Gateway:
             peppers=peppers,
             keys=keys,
             metrics=metrics,
-            people=await self._open_people(postgres),
+            people=None if signing_in is None else signing_in.people,
             key_scopes=() if settings.oidc is None else settings.oidc.key_scopes,
             explain=self._explaining(admission, reader, view, postgres, shared, tokens, peppers),
             github=settings.github_secret_scanning,
+            portal=portal,
         )
         purge = Purge(postgres)
         await purge.start()
@@ -256,6 +268,7 @@ class Gateway:
             self._asserters(tokens, view),
             limiting,
             watch,
+            portal,
         )
         self._is_listening = True
 
@@ -323,7 +336,7 @@ class Gateway:
             if upstream.assertion
         }
 
-    async def _open_people(self, postgres: Postgres) -> People | None:
+    async def _open_people(self, postgres: Postgres) -> SigningIn | None:
         """Whom a provider signs in; none where none is configured. It is not waited for."""
         configured = self._settings.oidc
         if configured is None:
@@ -331,7 +344,23 @@ class Gateway:
         keys = ProviderKeys(configured, clock=self._clock, metrics=self.metrics)
         await keys.start()
         self._stack.push_async_callback(keys.close)
-        return People(postgres, keys, configured)
+        return SigningIn(keys, People(postgres, keys, configured))
+
+    def _portal(
+        self,
+        postgres: Postgres,
+        truth: Truth,
+        propagator: Propagator,
+        secret_format: SecretFormat,
+        peppers: Peppers,
+        signing_in: SigningIn | None,
+    ) -> Portal | None:
+        settings = self._settings
+        if settings.portal is None or settings.oidc is None or signing_in is None:
+            return None
+        mutations = Mutations(truth.changes, propagator)
+        parts = KeyParts(postgres, mutations, secret_format, peppers, settings.keys, self.metrics)
+        return Portal(parts, signing_in.people, signing_in.keys, settings.oidc, settings.portal, self._clock)
 
     async def _open_meter(self, postgres: Postgres, view: View) -> Meter:
         configured = self._settings.metering

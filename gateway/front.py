@@ -18,6 +18,7 @@ from gateway.auth.credentials import CredentialReader
 from gateway.auth.last_used import LastUsed
 from gateway.auth.verdict import Access
 from gateway.clock import Clock
+from gateway.control.portal.application import Portal
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
 from gateway.limits.metering import Meter
@@ -46,12 +47,14 @@ from gateway.proxy.tally import Tally
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
 from gateway.proxy.watch import Watch
+from gateway.setting_values import PORTAL_UPSTREAM
 from gateway.settings import Address, Settings
 from gateway.telemetry.lag import Lag
 from gateway.telemetry.metrics import Metrics
 
 OWN_UPSTREAM: Final = ".ostiary"  # the gateway's own public endpoints; a configured name cannot begin with a dot
 OWN_SECONDS: Final = 10.0
+OWN_BODY_LIMIT_BYTES: Final = 64 * 1024
 
 
 class Front:
@@ -85,6 +88,7 @@ class Front:
         asserters: dict[str, Asserter],
         limiting: Limiting,
         watch: Watch,
+        portal: Portal | None,
     ) -> None:
         """Serve callers from now on. Raises ListenerFailed."""
         settings, metrics = self._settings, self._metrics
@@ -95,8 +99,15 @@ class Front:
         for watched in upstreams.watches:
             await watched.start()
             self._stack.push_async_callback(watched.close)
-        own = await self._own_endpoints(table, mint)
-        self.upstreams = by_name = {**upstreams.by_name, OWN_UPSTREAM: own}
+        public = build_public(settings.identity_headers.model_dump(), mint)
+        self.upstreams = by_name = {
+            **upstreams.by_name,
+            OWN_UPSTREAM: await self._own_upstream(OWN_UPSTREAM, public, table),
+        }
+        if portal is not None:
+            pages = web.Application(client_max_size=OWN_BODY_LIMIT_BYTES)
+            portal.mounted_on(pages, _address_of(proxies))
+            by_name[PORTAL_UPSTREAM] = await self._own_upstream(PORTAL_UPSTREAM, pages, table)
         services = Services(
             router=self.router,
             admission=admission,
@@ -167,22 +178,32 @@ class Front:
 
         await self._listeners.listen(runner, self._place, sites)
 
-    async def _own_endpoints(self, table: HeaderTable, mint: Mint | None) -> Upstream:
-        """The gateway's own public endpoints: an upstream whose connections are socket pairs inside this process."""
-        names = self._settings.identity_headers.model_dump()
-        runner = web.AppRunner(build_public(names, mint), access_log=None)
+    async def _own_upstream(self, name: str, app: web.Application, table: HeaderTable) -> Upstream:
+        """What this process itself answers: an upstream whose connections are socket pairs inside it."""
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         return Upstream(
-            OWN_UPSTREAM,
-            [Target(OWN_UPSTREAM, _pair_connector(runner), table)],
+            name,
+            [Target(name, _pair_connector(runner), table)],
             balance="round_robin",
             attempts=1,
             connect_seconds=OWN_SECONDS,
             idle_seconds=OWN_SECONDS,
-            observe=self._metrics.upstream_seconds.of(OWN_UPSTREAM).observe,
+            observe=self._metrics.upstream_seconds.of(name).observe,
             monotonic=self._clock.monotonic,
         )
+
+
+def _address_of(proxies: TrustedProxies) -> Callable[[web.Request], str | None]:
+    """Whence a request comes that has come through this listener, which writes X-Forwarded-For."""
+
+    def address_of(request: web.Request) -> str | None:
+        chain = [part.strip().encode() for part in request.headers.get("X-Forwarded-For", "").split(",")]
+        address = proxies.client_of(chain)
+        return None if address is None else str(address)
+
+    return address_of
 
 
 def _own_routes(settings: Settings) -> list[Route]:

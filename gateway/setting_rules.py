@@ -14,7 +14,15 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
-from gateway.setting_values import OUTAGE_SECONDS, REFRESH_SECONDS, Address, read_address, read_target
+from gateway.setting_values import (
+    OUTAGE_SECONDS,
+    PORTAL_PATH,
+    PORTAL_UPSTREAM,
+    REFRESH_SECONDS,
+    Address,
+    read_address,
+    read_target,
+)
 
 LIMIT_WINDOWS: Final = ("per_second", "per_minute", "per_hour", "per_day", "per_month")
 Place = tuple[str | int, ...]
@@ -51,6 +59,7 @@ def broken_rules(settings: object, is_written: Callable[[Place], bool] = lambda 
     yield from _imported(settings)
     yield from _proxies(settings)
     yield from _provider(settings, is_written)
+    yield from _portal(settings)
     yield from _credentials(settings)
     yield from _headers(settings, is_written)
     yield from _upstreams(settings)
@@ -171,6 +180,38 @@ def _provider(settings: object, is_written: Callable[[Place], bool]) -> Iterator
         )
 
 
+def _portal(settings: object) -> Iterator[BrokenRule]:
+    portal, oidc = _get(settings, "portal"), _get(settings, "oidc")
+    if portal is not None and oidc is None:
+        yield BrokenRule(("portal",), "has nobody who signs in", "Set up oidc: {issuer, audience}, or leave this out.")
+    client_id = _get(portal, "client_id")
+    if isinstance(client_id, str) and client_id == _get(oidc, "audience"):
+        yield BrokenRule(
+            ("portal", "client_id"),
+            "is oidc.audience too: ID tokens would do as access tokens",
+            "Have the provider name this API by another audience than the client.",
+        )
+    for index, route in enumerate(_list(settings, "routes")):
+        if _get(route, "upstream") != PORTAL_UPSTREAM:
+            continue
+        if portal is None:
+            yield BrokenRule(
+                ("routes", index, "upstream"),
+                "leads to the portal, and there is none",
+                "Set up portal: {url, client_id}, or leave this route out.",
+            )
+        if list(_list(route, "paths")) != [PORTAL_PATH] or _get(route, "strip_prefix") is True:
+            yield BrokenRule(
+                ("routes", index, "paths"),
+                "is not where the portal is",
+                f'Write paths: ["{PORTAL_PATH}"], without strip_prefix.',
+            )
+        if _get(route, "auth") != "none":
+            yield BrokenRule(
+                ("routes", index, "auth"), "asks for a key, which no browser sends", "Set auth to none: users sign in."
+            )
+
+
 CREDENTIAL_PLACES: Final = ("header", "query", "websocket_protocol")
 
 
@@ -251,7 +292,7 @@ def _route_references(settings: object) -> Iterator[BrokenRule]:
                     "Give each its own.",
                 )
             seen.setdefault(name, index)
-        if is_known and isinstance(upstream, str) and upstream not in upstreams:
+        if is_known and isinstance(upstream, str) and upstream not in (*upstreams, PORTAL_UPSTREAM):
             yield BrokenRule(
                 ("routes", index, "upstream"), "names no upstream of this file", nearest(upstream, upstreams)
             )

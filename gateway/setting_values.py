@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -397,6 +397,24 @@ CollectorUrl = Annotated[
         rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9/._~-]*)?",
         "the URL of a collector",
         'Write "http://host:4318", without a user name or a query.',
+    ),
+]
+PORTAL_PATH: Final = "/portal"
+PORTAL_UPSTREAM: Final = ".portal"  # where a route names it; a configured upstream cannot begin with a dot
+PortalUrl = Annotated[
+    str,
+    Shape(
+        rf"https://{_HOST}(?::[0-9]{{1,5}})?|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{{1,5}})?",
+        "the URL of the portal",
+        "Write scheme, host and port alone, such as https://keys.example.com; http is for loopback addresses alone.",
+    ),
+]
+PublicUrl = Annotated[
+    str,
+    Shape(
+        rf"https?://{_HOST}(?::[0-9]{{1,5}})?",
+        "the URL of the gateway",
+        "Write scheme, host and port alone, such as https://api.example.com.",
     ),
 ]
 Method = Annotated[

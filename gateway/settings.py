@@ -6,7 +6,7 @@ its mistakes, is the work of `gateway.configuration`. Must not know: YAML, files
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from gateway import setting_values as values
 from gateway.setting_rules import broken_rules
@@ -185,6 +185,30 @@ class OidcSettings(_Model):
     """How often its public keys are read again. One that it withdraws is believed for as long, if it can be asked."""
     outage_seconds: values.Seconds = values.OUTAGE_SECONDS
     """For how long they are believed while they cannot be read again. Then users get 503."""
+
+
+class PortalSettings(_Model):
+    """Pages on which users look after their own keys, at `/portal`. They sign in at the provider of `oidc`."""
+
+    url: values.PortalUrl
+    """Where browsers find it, such as `https://keys.example.com`. The provider sends them to `/portal/callback` there."""
+    client_id: values.Party
+    """What the provider calls the portal, which is a client of it (`aud` of its ID tokens)."""
+    client_secret: SecretStr | None = None
+    """The secret of that client. Null, or an empty one, means a public client, by PKCE alone. It is never printed."""
+    scopes: tuple[values.KeyScope, ...] = ("openid", "profile")
+    """What the provider is asked for at sign-in; `openid` is always among it."""
+    api_url: values.PublicUrl | None = None
+    """Where callers reach the gateway, for lines to copy. Null means the address of `listen.proxy`."""
+    idle_seconds: values.Seconds = 3600
+    """A session ends when nobody was seen in it for so long."""
+    session_seconds: values.Seconds = 43_200
+    """A session ends so long after the sign-in, however busy it is."""
+
+    @field_validator("client_secret", mode="after")
+    @classmethod
+    def _empty_means_none(cls, secret: SecretStr | None) -> SecretStr | None:
+        return secret if secret is not None and secret.get_secret_value() else None
 
 
 class GithubSecretScanning(_Model):
@@ -398,7 +422,7 @@ class Route(_Model):
     paths: tuple[values.RoutePath, ...] = Field(min_length=1)
     """Each matches itself and everything under it."""
     upstream: str
-    """The name of an upstream."""
+    """The name of an upstream; `.portal` stands for the gateway's own pages, at `/portal`."""
     auth: Literal["required", "optional", "none"] = "required"
     """Whether a caller needs a key, may have one, or is not asked."""
     strip_prefix: values.Flag = False
@@ -507,6 +531,8 @@ class Settings(_Model):
     """Short-lived access tokens. Null means that there are none."""
     oidc: OidcSettings | None = None
     """Users who sign in at an OpenID provider. Null means that nobody does."""
+    portal: PortalSettings | None = None
+    """Pages for users, at `/portal`. Null means that there are none."""
     github_secret_scanning: GithubSecretScanning | None = None
     """Reports of leaked keys by GitHub. Null means that none are taken."""
     credentials: tuple[CredentialPlace, ...] = Field(

@@ -1,9 +1,14 @@
-"""Access tokens of an OpenID provider (RFC 9068 and its kin): whether it has signed one, for us, and what it says.
+"""Tokens of an OpenID provider: whether it has signed one, for us, and what it says.
+
+Access tokens (RFC 9068 and its kin), and the ID tokens that somebody's sign-in ends with (OpenID Connect Core).
 
 Must not know: how the provider's keys are fetched, and what becomes of whoever signs in. The signature is PyJWT's work;
 what it is asked, and what it is asked about, is decided here.
 """
 
+import base64
+import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +25,10 @@ LONGEST_TOKEN: Final = 8192  # what fits into a header
 RSA_BITS_MINIMUM: Final = 2048  # RFC 7518 3.3
 # What may stand in `typ`, in lower case: access tokens by RFC 9068, and those of providers that are older than it.
 TYPES: Final = frozenset({"at+jwt", "application/at+jwt", "jwt"})
+# And of ID tokens, which name no type of their own: an access token is never taken for one.
+ID_TOKEN_TYPES: Final = frozenset({"jwt"})
+# What `at_hash` is hashed by (OpenID Connect Core 3.1.3.6); EdDSA with Ed25519 hashes by SHA-512 itself.
+HASHES: Final = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512, "DSA": hashlib.sha512}
 # Which kind of key an algorithm wants (RFC 7518 3.1, RFC 8037): `kty` and `crv`.
 KEY_KINDS: Final[Mapping[str, tuple[str, str | None]]] = {
     **{f"{family}{bits}": ("RSA", None) for family in ("RS", "PS") for bits in (256, 384, 512)},
@@ -110,16 +119,27 @@ def _public_key(jwk: dict[str, Any], algorithm: str) -> PublicKey | None:
 
 
 class Judge:
-    """Reads tokens of one provider. `algorithms` are names of KEY_KINDS; seconds of `leeway` are for its clock."""
+    """Reads tokens of one provider. `algorithms` are names of KEY_KINDS; seconds of `leeway` are for its clock.
+
+    `types` is what may stand in `typ`, and `audience` whom they are for: an API, or a client that signs somebody in.
+    """
 
     def __init__(
-        self, *, issuer: str, audience: str, algorithms: Iterable[str], names: Names, leeway_seconds: float
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        algorithms: Iterable[str],
+        names: Names,
+        leeway_seconds: float,
+        types: frozenset[str] = TYPES,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
         self._algorithms = frozenset(algorithms)
         self._names = names
         self._leeway_seconds = leeway_seconds
+        self._types = types
 
     def head_of(self, token: str) -> Head | None:
         """The head, if it is one of a token that we take; None otherwise.
@@ -135,7 +155,7 @@ class Judge:
             return None
         algorithm, key_id, kind = head.get("alg"), head.get("kid"), head.get("typ", "JWT")
         is_known = isinstance(algorithm, str) and algorithm in self._algorithms
-        is_typed = isinstance(kind, str) and kind.lower() in TYPES
+        is_typed = isinstance(kind, str) and kind.lower() in self._types
         if not is_known or not is_typed or "crit" in head or not isinstance(key_id, str):
             return None
         return Head(str(algorithm), key_id)
@@ -144,6 +164,25 @@ class Judge:
         """What the token says, if `key` has signed it, by that provider's word for us."""
         claims = verified(token, key, head.algorithm)
         return None if claims is None else self._statement(claims)
+
+    def read_id_token(
+        self, token: str, head: Head, key: PublicKey, *, nonce: str, access_token: str | None
+    ) -> Statement | None:
+        """As `read`, of an ID token that ends the sign-in which `nonce` began (OpenID Connect Core 3.1.3.7).
+
+        It is for this client and was given to it, and `access_token`, where it speaks of one, is the one beside it.
+        """
+        claims = verified(token, key, head.algorithm)
+        if claims is None:
+            return None
+        said, audiences, party = claims.get("nonce"), claims.get("aud"), claims.get("azp")
+        is_ours = isinstance(said, str) and hmac.compare_digest(said.encode(), nonce.encode())
+        has_others = isinstance(audiences, list) and len(audiences) > 1
+        is_ours = is_ours and (party == self._audience if has_others else party in (None, self._audience))
+        at_hash = claims.get("at_hash")
+        if at_hash is not None and access_token is not None:
+            is_ours = is_ours and at_hash == half_hash(access_token, head.algorithm)
+        return self._statement(claims) if is_ours else None
 
     def _statement(self, claims: Mapping[str, Any]) -> Statement | None:
         if claims.get("iss") != self._issuer or not is_meant_for(claims, self._audience):
@@ -164,6 +203,12 @@ class Judge:
             begins_at=max(times) - self._leeway_seconds,
             ends_at=claims["exp"] + self._leeway_seconds,
         )
+
+
+def half_hash(access_token: str, algorithm: str) -> str:
+    """What an ID token that is signed by `algorithm` says as `at_hash` of the access token beside it."""
+    digest = HASHES[algorithm[-3:]](access_token.encode()).digest()
+    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 
 def claim(claims: Mapping[str, Any], name: str) -> object:

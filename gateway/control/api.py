@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.clock import SystemClock
@@ -23,12 +24,13 @@ from gateway.control.issuance import Issuance
 from gateway.control.key_calls import KeyCalls
 from gateway.control.key_parts import KeyParts
 from gateway.control.keys import Keys
-from gateway.control.me import MyCalls
+from gateway.control.me import MyCalls, OwnKeys
 from gateway.control.mutations import Mutations
 from gateway.control.nodes import NodeCalls
 from gateway.control.openapi import OpenApi
 from gateway.control.people import People
 from gateway.control.plans import PlanCalls
+from gateway.control.portal.application import Portal
 from gateway.control.problems import answer_errors, mark_reply
 from gateway.control.replays import replaying
 from gateway.control.retired_secrets import RetiredSecrets
@@ -62,19 +64,21 @@ def build_api(
     key_scopes: Sequence[str] = (),
     explain: Explain | None = None,
     github: GithubSecretScanning | None = None,
+    portal: Portal | None = None,
 ) -> web.Application:
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
-    `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody
-    signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
-    tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys.
+    `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
+    tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys. `portal`
+    is mounted beside the API, whose gate is not the portal's.
     """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
     gate = Gate(bearers or AdminTokens(postgres), people)
-    app = web.Application(
-        middlewares=[answer_errors, gate.middleware, replaying(postgres, mutations)], client_max_size=BODY_LIMIT_BYTES
-    )
+    app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+    pages = None if portal is None else portal.mounted_on(app, lambda request: request.remote)
+    for middleware in (answer_errors, gate.middleware, replaying(postgres, mutations)):
+        app.middlewares.append(middleware if pages is None else _but_for(pages, middleware))
     app.on_response_prepare.append(mark_reply)
     calls = (
         *_tenancy(postgres, mutations),
@@ -85,6 +89,18 @@ def build_api(
     )
     gate.guard(app.router, (*calls, *OpenApi(calls).calls()))
     return app
+
+
+def _but_for(mounted: web.Application, middleware: Middleware) -> Middleware:
+    """The middleware, where the request is not for what is mounted beside the API."""
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if mounted in request.match_info.apps:
+            return await handler(request)
+        return await middleware(request, handler)
+
+    return outside
 
 
 def _secret_scanning(parts: KeyParts, github: GithubSecretScanning) -> SecretScanningCalls:
@@ -106,7 +122,7 @@ def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
     verifying = VerifyCalls(Verification(parts), CallRate(parts.settings.verify_per_minute, SystemClock.monotonic))
     existing = Keys(parts, issuance)
     keys = KeyCalls(issuance, existing, RetiredSecrets(parts))
-    mine = MyCalls(parts.postgres, issuance, key_scopes)
+    mine = MyCalls(OwnKeys(parts.postgres, issuance, key_scopes))
     return (
         *keys.calls(),
         *verifying.calls(),

@@ -10,9 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from gateway.control import answers, moments
+from gateway.control.admin_tokens import Administrator
 from gateway.control.authorization import administrator_of, person_of
 from gateway.control.bodies import Body, Digest, KeyName, NewKeyBody, Scopes
 from gateway.control.calls import NO_ROLE, Call, body_of
+from gateway.control.deeds import Answer
 from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
 from gateway.control.moments import Moment
 from gateway.control.problems import Problem, answered, reply
@@ -61,13 +63,33 @@ def shown_effective(entitlement: EffectiveEntitlement) -> dict[str, Any]:
     }
 
 
-class MyCalls:
-    """The handlers of `/v1/me` that are not those of `/v1/keys`. `key_scopes` are those that users may give."""
+class OwnKeys:
+    """What users do for themselves and nobody else does so. `key_scopes` are those that they may give."""
 
     def __init__(self, postgres: Postgres, issuance: Issuance, key_scopes: Sequence[str]) -> None:
+        self.key_scopes = tuple(key_scopes)
         self._postgres = postgres
         self._issuance = issuance
-        self._key_scopes = key_scopes
+
+    async def entitlement(self, user_id: str) -> EffectiveEntitlement | None:
+        """What the user has now. Raises StoreUnavailable."""
+        return await self._postgres.run(
+            lambda c: sql.effective_entitlement(c, user_id), seconds=READ_SECONDS, is_read=True
+        )
+
+    async def create(self, caller: Administrator, user_id: str, body: OwnKeyBody) -> Answer:
+        """A key of the user's own. Raises ScopesNotGiven, and what `Issuance.create` raises."""
+        denied = [scope for scope in body.scopes if scope not in self.key_scopes]
+        if denied:
+            raise ScopesNotGiven(f"{denied} are not among oidc.key_scopes", denied=denied)
+        return await self._issuance.create(caller, body.of_user(user_id))
+
+
+class MyCalls:
+    """The handlers of `/v1/me` that are not those of `/v1/keys`."""
+
+    def __init__(self, own: OwnKeys) -> None:
+        self._own = own
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -99,9 +121,7 @@ class MyCalls:
         """`GET /v1/me`: who the caller is here, and what the provider and the gateway make of them."""
         person = person_of(request)
         user = person.user
-        entitlement = await self._postgres.run(
-            lambda c: sql.effective_entitlement(c, user.id), seconds=READ_SECONDS, is_read=True
-        )
+        entitlement = await self._own.entitlement(user.id)
         return reply(
             {
                 "id": user.id,
@@ -117,8 +137,4 @@ class MyCalls:
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/me/keys`: the only reply that ever shows this secret (R218)."""
         body = await body_of(request, OwnKeyBody)
-        denied = [scope for scope in body.scopes if scope not in self._key_scopes]
-        if denied:
-            raise ScopesNotGiven(f"{denied} are not among oidc.key_scopes", denied=denied)
-        wanted = body.of_user(person_of(request).user.id)
-        return answered(await self._issuance.create(administrator_of(request), wanted))
+        return answered(await self._own.create(administrator_of(request), person_of(request).user.id, body))

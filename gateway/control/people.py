@@ -1,8 +1,9 @@
-"""Users who sign in by an access token of the OpenID provider: who they are, and what they may.
+"""Users whom the OpenID provider has signed in: who they are, and what they may.
 
-The provider's word and the database's are both asked for every request, and neither is remembered: a role or a group is
-what the token says that came with this request (R274), and a user who is deleted or suspended, or whose tenant is, is
-refused at once, whatever the token says.
+By an access token, the provider's word and the database's are both asked for every request, and neither is remembered:
+a role or a group is what the token says that came with this request (R274). In a session of the portal it is what the
+ID token has said at its beginning. A user who is deleted or suspended, or whose tenant is, is refused at once, whatever
+the provider has said.
 """
 
 from dataclasses import dataclass
@@ -106,7 +107,13 @@ class People:
         Raises SignInRefused, UnknownUser, UserSuspended, TenantSuspended; StoreUnavailable and ProviderUnavailable
         where it cannot be told.
         """
-        said = await self._verified(token)
+        return await self.whom(await self._verified(token))
+
+    async def whom(self, said: Statement) -> Person:
+        """Whom the provider speaks of, who it is that has signed this. Raises as `recognise` does.
+
+        A session has no end of a token: it ends by its own, and its statement is in time for ever.
+        """
         user_id = said.user_id if ID_SHAPE.fullmatch(said.user_id) else NOBODY
         found = await self._postgres.run(lambda c: sql.standing(c, user_id), seconds=LOOKUP_SECONDS, is_read=True)
         untimely = said.refusal(found.now)  # by the database's clock, as everything that ends

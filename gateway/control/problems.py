@@ -153,24 +153,30 @@ def request_id_of(request: web.Request) -> str:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever is raised into a problem (RFC 9457), and log it as whose fault it is. Outermost."""
-    sent = request.headers.get(REQUEST_ID_HEADER, "")
-    request[_REQUEST_ID_KEY] = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+    name_request(request)
     try:
         return await handler(request)
-    except GatewayError as error:
-        _log(request, error)
-        return _problem(request, error)
-    except web.HTTPException as error:
-        if error.status < 400:
-            raise
-        return _problem(request, _of_http(error))
-    except web.RequestPayloadError as error:
-        broken = Problem(f"the body cannot be read: {error}")
-        _log(request, broken)
-        return _problem(request, broken)
     except Exception as error:
-        _log(request, error)
-        return _problem(request, GatewayError())
+        if isinstance(error, web.HTTPException) and error.status < 400:
+            raise
+        return _problem(request, heard(request, error))
+
+
+def name_request(request: web.Request) -> None:
+    """Give the request its id: the one that it came with, where that is one."""
+    sent = request.headers.get(REQUEST_ID_HEADER, "")
+    request[_REQUEST_ID_KEY] = sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+def heard(request: web.Request, error: Exception) -> GatewayError:
+    """What is to be said of whatever was raised, once it has been logged as whose fault it is."""
+    if isinstance(error, web.HTTPException):
+        return _of_http(error)
+    told = error
+    if isinstance(error, web.RequestPayloadError):
+        told = Problem(f"the body cannot be read: {error}")
+    _log(request, told)
+    return told if isinstance(told, GatewayError) else GatewayError()
 
 
 async def mark_reply(request: web.Request, response: web.StreamResponse) -> None:

@@ -26,7 +26,7 @@ from gateway.proxy.places import Places
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
-from gateway.settings import Addresses, Health, Settings, UpstreamTls
+from gateway.settings import Addresses, Health, Settings, Timeouts, UpstreamTls
 from gateway.settings import Cors as CorsSettings
 from gateway.settings import Route as RouteSettings
 from gateway.settings import Target as TargetAddress
@@ -66,7 +66,8 @@ def routes_of(settings: Settings) -> list[Route]:
 
 
 def _route(settings: Settings, route: RouteSettings) -> Route:
-    client, timeouts = settings.client, settings.upstreams[route.upstream].timeouts
+    client, upstream = settings.client, settings.upstreams.get(route.upstream)
+    timeouts = Timeouts() if upstream is None else upstream.timeouts  # of an upstream of the gateway's own
     require = route.require
     return Route(
         name=route.name,

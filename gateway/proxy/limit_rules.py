@@ -11,7 +11,8 @@ from gateway.telemetry.metrics import Metrics
 
 def route_limits(settings: Settings, route: Route) -> RouteLimits:
     """What a route asks of the limiter."""
-    is_upstream_bounded = settings.upstreams[route.upstream].concurrency is not None
+    upstream = settings.upstreams.get(route.upstream)
+    is_upstream_bounded = upstream is not None and upstream.concurrency is not None
     by_address = any(By(limit.by) is By.ADDRESS for limit in route.limits)
     return RouteLimits(
         rules=tuple(_rule(route.name, number, limit) for number, limit in enumerate(route.limits)),

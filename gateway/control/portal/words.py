@@ -1,0 +1,78 @@
+"""What people are told, where a code would tell programs. By the codes of docs/errors.md."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A failure in words: what it is, and what one can do."""
+
+    title: str
+    text: str
+
+
+_AWAY: Final = Words(
+    "We cannot look that up right now",
+    "A part of the gateway that knows about users and keys does not answer. You are still signed in, your keys have not"
+    " changed, and nothing was lost. Try again in a few seconds.",
+)
+FAILURES: Final = {
+    "signed_out": Words(
+        "You are signed out", "Your session has ended, and nothing has been changed. Sign in and do it once more."
+    ),
+    "foreign_form": Words(
+        "Nothing has been changed",
+        "That form did not come from a page of your present session. If you have signed in again meanwhile, open the"
+        " page anew and repeat what you did. If you did not send a form yourself, another site has tried to.",
+    ),
+    "sign_in_failed": Words(
+        "Signing in did not work",
+        "Your sign-in was not completed: it took too long, was begun in another window, or was refused. Begin again.",
+    ),
+    "invalid_token": Words("Signing in did not work", "The answer of your sign-in is not yet valid. Begin again."),
+    "token_expired": Words("Signing in did not work", "The answer of your sign-in came too late. Begin again."),
+    "unknown_user": Words(
+        "You are not a user here yet",
+        "You have signed in, but nobody has made you a user of this gateway. Ask the administrator of your"
+        " organisation to add you, then sign in again.",
+    ),
+    "user_suspended": Words(
+        "You are suspended", "Your keys are refused for now. Ask the administrator of your organisation why."
+    ),
+    "tenant_suspended": Words(
+        "Your organisation is suspended",
+        "No key of your organisation is admitted for now. Its administrator can tell you why.",
+    ),
+    "not_found": Words(
+        "There is no such page", "It does not exist, or is not yours. The list of your keys is a good place to go on."
+    ),
+    "method_not_allowed": Words("There is no such page", "The list of your keys is a good place to go on."),
+    "key_revoked": Words(
+        "This key is revoked", "It stays so: a revoked key cannot be changed any more. Create another one."
+    ),
+    "key_expired": Words("This key has expired", "An expired key cannot be rotated. Create another one."),
+    "already_revoked": Words("This key was revoked before", "No gateway admits it any more."),
+    "rotated_meanwhile": Words(
+        "This key has been rotated already",
+        "Since you opened that page the key got a new secret, perhaps by your own first click, and nothing was changed"
+        " now. If you have not stored that secret, rotate once more.",
+    ),
+    "auth_unavailable": _AWAY,
+    "entitlement_unavailable": _AWAY,
+    "internal_error": Words(
+        "Something broke on our side", "It has been noted. Try again, and tell us the number below if it stays so."
+    ),
+}
+ACTIONS: Final = {
+    "key.create": "Key created",
+    "key.change": "Key changed",
+    "key.rotate": "Key rotated",
+    "key.revoke": "Key revoked",
+    "retired_secret.set_window": "End of an old secret moved",
+    "user.create": "User created",
+    "user.change": "User changed",
+    "entitlement.create": "Plan given",
+    "entitlement.change": "Plan changed",
+    "entitlement.delete": "Plan taken away",
+}
