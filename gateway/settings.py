@@ -191,7 +191,7 @@ class PortalSettings(_Model):
     """Pages on which users look after their own keys, at `/portal`. They sign in at the provider of `oidc`."""
 
     url: values.PortalUrl
-    """Where browsers find it, such as `https://keys.example.com`. The provider sends them to `/portal/callback` there."""
+    """Where browsers find it: `https://keys.example.com`. The provider sends them to `/portal/callback` there."""
     client_id: values.Party
     """What the provider calls the portal, which is a client of it (`aud` of its ID tokens)."""
     client_secret: SecretStr | None = None

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
+import pytest_asyncio
 
 from gateway.embedded.keeper import Addresses
 from tests.browser.house import House
@@ -13,7 +13,7 @@ from tests.browser.house import house as open_house
 from tests.fixtures.stores import Databases
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def house(servers: Addresses, databases: Databases) -> AsyncIterator[House]:
     """Nodes, provider, upstream and browser."""
     assert servers.redis_url is not None

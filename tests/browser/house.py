@@ -167,7 +167,7 @@ async def house(folder: Path, dsn: str, redis_url: str) -> AsyncIterator[House]:
         chromium = await playwright.chromium.launch(
             executable_path=executable,
             args=["--no-sandbox", "--no-zygote", "--disable-gpu"],
-            env={name: value for name, value in environment.items()},
+            env=dict(environment),
         )
         stack.push_async_callback(chromium.close)
         yield House(nodes, provider, upstream, chromium, dsn, await operator_token(dsn), http)
