@@ -19,7 +19,7 @@ from gateway.auth.admission import Admission
 from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.explanation import Hearings
-from gateway.auth.last_used import LastUsed
+from gateway.auth.last_used import LastUsed, ids_of
 from gateway.auth.secrets import Peppers, SecretFormat
 from gateway.auth.signing import Sealer
 from gateway.auth.tokens import Signers, TokenVerifier
@@ -37,6 +37,7 @@ from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of
 from gateway.control.mutations import Mutations
 from gateway.control.people import People
 from gateway.control.portal.application import Portal
+from gateway.control.portal.ready_lines import ReadyLines
 from gateway.control.provider import ProviderKeys
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
 from gateway.control.status import build_status
@@ -253,7 +254,7 @@ class Gateway:
         await purge.start()
         self._stack.push_async_callback(purge.close)
         await self.listeners.serve(api, self._places.admin)
-        last_used = LastUsed(LastUsedStore(postgres), clock)
+        last_used = LastUsed(LastUsedStore(postgres, ids_of), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
         limiting = await open_limits(settings, view, clock, metrics, self._stack)
@@ -360,7 +361,8 @@ class Gateway:
             return None
         mutations = Mutations(truth.changes, propagator)
         parts = KeyParts(postgres, mutations, secret_format, peppers, settings.keys, self.metrics)
-        return Portal(parts, signing_in.people, signing_in.keys, settings.oidc, settings.portal, self._clock)
+        lines = ReadyLines(settings.portal.api_url or _own_url(settings), settings.credentials)
+        return Portal(parts, signing_in.people, signing_in.keys, settings.oidc, settings.portal, lines, self._clock)
 
     async def _open_meter(self, postgres: Postgres, view: View) -> Meter:
         configured = self._settings.metering
@@ -490,6 +492,12 @@ class Gateway:
         await relay.start()
         self._stack.push_async_callback(relay.close)
         return propagator
+
+
+def _own_url(settings: Settings) -> str:
+    """The public listener's URL, as somebody on this machine writes it."""
+    address, scheme = settings.listen.proxy, "http" if settings.listen.tls is None else "https"
+    return f"{scheme}://localhost:{address.port}" if address.host in ("0.0.0.0", "::") else f"{scheme}://{address}"  # noqa: S104
 
 
 def _evicting(admission: Admission, signers: Signers) -> Callable[[list[str], int], None]:

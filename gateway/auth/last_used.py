@@ -1,4 +1,7 @@
-"""Notes which keys are used, and has it written now and then: never in the way of a request (R310 to R313)."""
+"""Notes which keys are used, by which secrets, and has it written now and then: never in the way of a request.
+
+R310 to R313. A secret that has been retired is written more often: somebody may be waiting for its last use.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,10 +11,12 @@ import structlog
 
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable
+from gateway.stores.records import SecretState
 
 log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS: Final = 300.0  # between two writes about one key, whoever writes them
+RETIRED_INTERVAL_SECONDS: Final = 15.0  # the same, about one retired secret
 GATHER_SECONDS: Final = 0.2  # the first use is written at once, together with those of the same moment
 RETRY_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0
@@ -19,16 +24,30 @@ BATCH: Final = 1_000
 MOST_WAITING: Final = 100_000  # beyond that, uses are forgotten: the next one after the interval is noted again
 
 
+_RETIRED: Final = "/retired"
+
+
+def use_of(key_id: str, secret_id: str, state: SecretState) -> str:
+    """What a use of a key by one of its secrets is noted as. Ids hold no slash."""
+    return f"{key_id}/{secret_id}{_RETIRED if state is SecretState.RETIRED else ''}"
+
+
+def ids_of(use: str) -> tuple[str, str]:
+    """The ids of the key and of the secret."""
+    key_id, secret_id = use.removesuffix(_RETIRED).split("/")
+    return key_id, secret_id
+
+
 class Store(Protocol):
     """Where it is written (gateway.stores.postgres.last_used)."""
 
-    async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
-        """Say that these keys are in use now. Raises StoreUnavailable."""
+    async def write(self, uses: Sequence[str], *, interval_seconds: float) -> None:
+        """Say that this is being used now. Raises StoreUnavailable."""
         ...
 
 
 class LastUsed:
-    """The keys that are in use. `due_at` holds, per key id, when its next use is worth a note (monotonic seconds)."""
+    """What is in use. `due_at` holds, per use (`use_of`), when the next one is worth a note (monotonic seconds)."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self.due_at: dict[str, float] = {}
@@ -52,11 +71,11 @@ class LastUsed:
         if self._waiting:
             await asyncio.wait({asyncio.create_task(self._write())}, timeout=CLOSE_SECONDS)
 
-    def note(self, key_id: str, now: float) -> None:
-        """A request of this key was forwarded at `now`, and its next use was worth a note."""
-        self.due_at[key_id] = now + INTERVAL_SECONDS
+    def note(self, use: str, now: float) -> None:
+        """A request by this was forwarded at `now`, and its next use was worth a note."""
+        self.due_at[use] = now + (RETIRED_INTERVAL_SECONDS if use.endswith(_RETIRED) else INTERVAL_SECONDS)
         if len(self._waiting) < MOST_WAITING:
-            self._waiting.add(key_id)
+            self._waiting.add(use)
             self._news.set()
 
     async def _write_forever(self) -> None:
@@ -74,7 +93,7 @@ class LastUsed:
         now = self._monotonic()
         if now >= self._forgotten_at + INTERVAL_SECONDS:
             self._forgotten_at = now
-            self.due_at = {key_id: due_at for key_id, due_at in self.due_at.items() if due_at > now}
+            self.due_at = {use: due_at for use, due_at in self.due_at.items() if due_at > now}
 
     async def _write(self) -> None:
         while self._waiting:
@@ -83,7 +102,7 @@ class LastUsed:
                 await self._store.write(batch, interval_seconds=INTERVAL_SECONDS)
             except StoreUnavailable as error:
                 if not self._is_failing:
-                    log.warning("last_used_not_written", keys=len(self._waiting), error=str(error))
+                    log.warning("last_used_not_written", uses=len(self._waiting), error=str(error))
                 self._is_failing = True
                 return
             self._is_failing = False

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
+from gateway.auth.last_used import use_of
 from gateway.auth.scopes import lacking, shared
 from gateway.auth.signing import SigningKey
 from gateway.limits.limit import Allowance, allowance_of
@@ -55,6 +56,7 @@ class Principal:
     plan: str | None = None
     allowance: Allowance | None = None  # of requests, by plan and entitlement; None where nothing is limited
     is_narrowed: bool = False  # by a token that was given fewer scopes than its key has
+    use: str = ""  # what a use of it is noted as: its key and its secret (gateway.auth.last_used)
     assertions: dict[str, Assertion] | None = field(default=None, init=False, compare=False, repr=False)
 
 
@@ -112,6 +114,7 @@ def principal_of(record: KeyRecord, names: IdentityNames, *, token_scopes: froze
         # What operators may do does not rest on what anybody has bought.
         allowance=None if kind is AuthKind.OPERATOR else allowance_of(record.limits, record.plan_limits),
         is_narrowed=is_narrowed,
+        use=use_of(record.key_id, record.secret_id, record.secret_state),
     )
 
 

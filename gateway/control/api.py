@@ -68,8 +68,8 @@ def build_api(
 ) -> web.Application:
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
-    `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody signs in. `key_scopes` are what users may give to keys that they make themselves. `explain`
-    tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys. `portal`
+    `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody
+    signs in. `key_scopes` are what users may give to keys that they make themselves. `explain` tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys. `portal`
     is mounted beside the API, whose gate is not the portal's.
     """
     mutations = Mutations(changes, propagator)
@@ -122,7 +122,7 @@ def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
     verifying = VerifyCalls(Verification(parts), CallRate(parts.settings.verify_per_minute, SystemClock.monotonic))
     existing = Keys(parts, issuance)
     keys = KeyCalls(issuance, existing, RetiredSecrets(parts))
-    mine = MyCalls(OwnKeys(parts.postgres, issuance, key_scopes))
+    mine = MyCalls(OwnKeys(parts, issuance, key_scopes))
     return (
         *keys.calls(),
         *verifying.calls(),

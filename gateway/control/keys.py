@@ -36,6 +36,14 @@ class KeyExpired(Problem):
     public = "This key has expired. Give it a later expires_at first, or create another one."
 
 
+class RotatedMeanwhile(Problem):
+    """The key has another secret than the one that was to be replaced. Only who names that one is told so."""
+
+    code = "rotated_meanwhile"
+    status = 409
+    public = "This key has been rotated since. Nothing has been changed."
+
+
 class AlreadyRevoked(Problem):
     """The key was revoked before, and every node has confirmed it (R220, R233)."""
 
@@ -124,14 +132,16 @@ class Keys:
         after = shown_key(await sql.update(connection, key.id, name=name, scopes=scopes, expires_at=expires_at))
         return Deed("key.change", f"key:{key.id}", key.tenant_id, shown_key(key), after, after)
 
-    async def rotate(self, caller: Administrator, key_id: str, grace_seconds: int | None) -> Answer:
+    async def rotate(
+        self, caller: Administrator, key_id: str, grace_seconds: int | None, *, replaces: str | None = None
+    ) -> Answer:
         """Make a new current secret; the present one works on for `grace_seconds` (default: the configured ones).
 
         Both or neither happens (R091); rotations at the same moment follow one another, and none loses a secret (R102).
         With a window the change takes nothing away now, so its confirmation is not waited for beyond the bound; but it
         is on record until every node knows the end of the window (R100). The answer is the only one that shows the new
-        secret (R090).
-        Raises NotFound, KeyRevoked, KeyExpired; RevocationPending where there is no window.
+        secret (R090). `replaces` is what is shown of the secret that is to be replaced, where only that one is.
+        Raises NotFound, KeyRevoked, KeyExpired, RotatedMeanwhile; RevocationPending where there is no window.
         """
         grace = self._parts.settings.grace_seconds if grace_seconds is None else grace_seconds
 
@@ -142,6 +152,8 @@ class Keys:
                 raise KeyRevoked(key_id)
             if key.status == "expired":
                 raise KeyExpired(key_id)
+            if replaces not in (None, key.prefix):
+                raise RotatedMeanwhile(key_id)
             secret_format = self._parts.format_of(key.environment)
             secret = secret_format.generate()
             retired = await retired_secrets.rotate(

@@ -5,6 +5,7 @@ administrator may count on that, users give their own keys none but those that t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -16,12 +17,13 @@ from gateway.control.bodies import Body, Digest, KeyName, NewKeyBody, Scopes
 from gateway.control.calls import NO_ROLE, Call, body_of
 from gateway.control.deeds import Answer
 from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
+from gateway.control.key_parts import KeyParts
 from gateway.control.moments import Moment
 from gateway.control.problems import Problem, answered, reply
 from gateway.setting_values import EnvironmentName
 from gateway.stores.postgres import users as sql
-from gateway.stores.postgres.connection import Postgres
-from gateway.stores.postgres.keys import DuplicateKey, DuplicateName
+from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.keys import DuplicateKey, DuplicateName, active_of_user
 from gateway.stores.postgres.users import EffectiveEntitlement
 
 READ_SECONDS = 3.0
@@ -63,13 +65,39 @@ def shown_effective(entitlement: EffectiveEntitlement) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a user has, and what would become of one more key of theirs: `refusal` is what its creation would raise."""
+
+    entitlement: EffectiveEntitlement | None
+    active: int
+    limit: int
+
+    @property
+    def refusal(self) -> type[Problem] | None:
+        """Why no more key can be made now; None where one can."""
+        if self.entitlement is None or not self.entitlement.has_api_access:
+            return ApiAccessRequired
+        return KeyLimitReached if self.active >= self.limit else None
+
+
 class OwnKeys:
     """What users do for themselves and nobody else does so. `key_scopes` are those that they may give."""
 
-    def __init__(self, postgres: Postgres, issuance: Issuance, key_scopes: Sequence[str]) -> None:
+    def __init__(self, parts: KeyParts, issuance: Issuance, key_scopes: Sequence[str]) -> None:
         self.key_scopes = tuple(key_scopes)
-        self._postgres = postgres
+        self._postgres = parts.postgres
+        self._limit = parts.settings.max_per_user
         self._issuance = issuance
+
+    async def outlook(self, user_id: str) -> Outlook:
+        """What the user has now, and whether there is room for one more key. Raises StoreUnavailable."""
+
+        async def work(connection: Connection) -> Outlook:
+            entitlement = await sql.effective_entitlement(connection, user_id)
+            return Outlook(entitlement, len(await active_of_user(connection, user_id)), self._limit)
+
+        return await self._postgres.run(work, seconds=READ_SECONDS, is_read=True)
 
     async def entitlement(self, user_id: str) -> EffectiveEntitlement | None:
         """What the user has now. Raises StoreUnavailable."""

@@ -32,6 +32,12 @@ class RetiredSecrets:
 
         return await self._parts.postgres.run(work, seconds=READ_SECONDS, is_read=True)
 
+    async def open_of(self, user_id: str) -> list[RetiredSecretRow]:
+        """The retired secrets of all keys of a user that still work."""
+        return await self._parts.postgres.run(
+            lambda c: sql.open_of_user(c, user_id), seconds=READ_SECONDS, is_read=True
+        )
+
     async def set_window(self, caller: Administrator, secret_id: str, expires_at: datetime) -> Answer:
         """Move the end of the window (R120): the past or the present ends it, the future extends or reopens it.
 

@@ -378,8 +378,8 @@ class Exchange:
             head = self._traced(head, upstream)
         self._connection = connection
         self._stage = WAITING
-        if principal is not None and now >= services.last_used.due_at.get(principal.key_id, 0.0):
-            services.last_used.note(principal.key_id, now)
+        if principal is not None and now >= services.last_used.due_at.get(principal.use, 0.0):
+            services.last_used.note(principal.use, now)
         connection.start(self, head)
         if request.body.is_complete:
             self.deadline = now + match.route.response_seconds

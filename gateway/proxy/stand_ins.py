@@ -92,7 +92,7 @@ class NotedReplies(Replies):
 class Unwritten:
     """Where neither last uses nor usage is written."""
 
-    async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
+    async def write(self, uses: Sequence[str], *, interval_seconds: float) -> None:
         """As the store of LastUsed."""
 
     async def add(self, batch: int, age_seconds: float, rows: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,8 +80,8 @@ class House:
     upstream: RecordingUpstream
     browser: Browser
     dsn: str
-    token: str
     http: aiohttp.ClientSession
+    token: str = field(repr=False)
 
     _numbers = itertools.count(1)
 
@@ -170,7 +170,7 @@ async def house(folder: Path, dsn: str, redis_url: str) -> AsyncIterator[House]:
             env=dict(environment),
         )
         stack.push_async_callback(chromium.close)
-        yield House(nodes, provider, upstream, chromium, dsn, await operator_token(dsn), http)
+        yield House(nodes, provider, upstream, chromium, dsn, http, await operator_token(dsn))
 
 
 def configuration(

@@ -35,7 +35,7 @@ def install() -> None:
     if HAS_PACKAGED:
         # It unpacks into the folder for temporary files, and its libraries only where it takes itself for a cloud's.
         unpacks_all = {"TMPDIR": str(UNPACKED), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
-        command = [NODE, "--input-type=module", "-e", UNPACK]
+        command = [str(NODE), "--input-type=module", "-e", UNPACK]
         subprocess.run(command, cwd=FOLDER, env={**os.environ, **unpacks_all}, check=True)
 
 

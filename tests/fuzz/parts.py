@@ -135,7 +135,7 @@ CALLER = Admitted(
 class Ignoring:
     """Where use and usage of keys are written: nowhere, since nobody starts the writing."""
 
-    async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
+    async def write(self, uses: Sequence[str], *, interval_seconds: float) -> None:
         """As gateway.auth.last_used.Store."""
 
     async def add(self, batch: int, age_seconds: float, rows: Sequence[UsedRow]) -> None:
@@ -148,7 +148,7 @@ class Ignoring:
 class _Unwritten:
     """A store that is not asked."""
 
-    async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
+    async def write(self, uses: Sequence[str], *, interval_seconds: float) -> None:
         """As gateway.auth.last_used.Store."""
         raise AssertionError("nobody has started it")
 

@@ -17,11 +17,11 @@ class Store:
         self.writes: list[list[str]] = []
         self.is_away = False
 
-    async def write(self, key_ids: Sequence[str], *, interval_seconds: float) -> None:
+    async def write(self, uses: Sequence[str], *, interval_seconds: float) -> None:
         assert interval_seconds == INTERVAL_SECONDS
         if self.is_away:
             raise StoreUnavailable("away")
-        self.writes.append(list(key_ids))
+        self.writes.append(list(uses))
 
 
 class Desk:

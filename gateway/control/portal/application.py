@@ -10,15 +10,22 @@ from gateway.control.key_parts import KeyParts
 from gateway.control.keys import Keys
 from gateway.control.me import OwnKeys
 from gateway.control.people import People
+from gateway.control.portal.account_pages import AccountPages
+from gateway.control.portal.activity import Activity
 from gateway.control.portal.cookies import Cookies
 from gateway.control.portal.gate import AddressOf, PortalGate
+from gateway.control.portal.key_forms import KeyForms
 from gateway.control.portal.key_pages import KeyPages
 from gateway.control.portal.provider import Provider
+from gateway.control.portal.ready_lines import ReadyLines
 from gateway.control.portal.rendering import Renderer, protect
 from gateway.control.portal.sessions import Sessions
 from gateway.control.portal.sign_in import SignInPages
+from gateway.control.portal.usage_view import UsageViews
 from gateway.control.portal.visits import Access, Page
 from gateway.control.provider import ProviderKeys
+from gateway.control.retired_secrets import RetiredSecrets
+from gateway.control.usage import UsageReader
 from gateway.setting_values import PORTAL_PATH
 from gateway.settings import OidcSettings, PortalSettings
 
@@ -33,6 +40,7 @@ class Portal:
         provider_keys: ProviderKeys,
         oidc: OidcSettings,
         settings: PortalSettings,
+        lines: ReadyLines,
         clock: Clock,
     ) -> None:
         self._people = people
@@ -40,10 +48,16 @@ class Portal:
         self._cookies = Cookies(settings)
         self._sessions = Sessions(parts.postgres, settings)
         issuance = Issuance(parts)
+        keys, retired, own = Keys(parts, issuance), RetiredSecrets(parts), OwnKeys(parts, issuance, oidc.key_scopes)
+        usage, activity = UsageViews(UsageReader(parts.postgres)), Activity(parts.postgres)
+        shown = KeyPages(keys, retired, own, usage, activity, renderer)
+        forms = KeyForms(keys, retired, own, shown, lines, renderer, parts.settings.grace_seconds)
         provider = Provider(oidc, settings, provider_keys, clock)
         self._pages: Sequence[Page] = (
             *SignInPages(provider, people, self._sessions, self._cookies, renderer, settings.url).pages(),
-            *KeyPages(Keys(parts, issuance), OwnKeys(parts.postgres, issuance, oidc.key_scopes), renderer).pages(),
+            *forms.pages(),  # before the pages of a key: /keys/new is none
+            *shown.pages(),
+            *AccountPages(keys, usage, activity, self._sessions, renderer).pages(),
             Page("GET", "/static/{version}/{name}", renderer.static, Access.ANYBODY),
         )
 

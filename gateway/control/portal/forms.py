@@ -17,6 +17,11 @@ class Form:
 
     fields: MultiMapping[str]
 
+    @classmethod
+    def empty(cls) -> "Form":
+        """One that nobody has filled in."""
+        return cls(MultiDict())
+
     def text(self, name: str) -> str:
         """The value of a field; empty where there is none, or more than one."""
         values = self.fields.getall(name, [])

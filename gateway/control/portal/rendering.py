@@ -1,7 +1,6 @@
 """Templates, and what all of them know. Everything that is put into one is escaped (R365)."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.control.portal.visits import has_person, has_session
-from gateway.control.portal.words import ACTIONS, FAILURES, Words
+from gateway.control.portal.words import FAILURES, Words, spread
 from gateway.control.problems import Problem, request_id_of
 from gateway.errors import GatewayError
 from gateway.setting_values import PORTAL_PATH
@@ -60,7 +59,7 @@ class Renderer:
         )
         self._environment.globals.update(portal=PORTAL_PATH, static=self._static_url, now=lambda: datetime.now(UTC))
         self._environment.filters.update(
-            moment=moment, ago=ago, until=until, count=count, bytes=of_bytes, action=_action, masked=masked
+            moment=moment, ago=ago, until=until, count=count, bytes=of_bytes, masked=masked, spread=spread
         )
 
     def page(self, request: web.Request, template: str, *, status: int = 200, **context: Any) -> web.Response:
@@ -156,7 +155,3 @@ def of_bytes(number: float) -> str:
 def masked(prefix: str) -> Markup:
     """What may be shown of a secret, and stars for the rest (R362)."""
     return Markup('<code class="masked">{}<span aria-hidden="true">••••••••</span></code>').format(prefix)
-
-
-def _action(event: Mapping[str, Any]) -> str:
-    return ACTIONS.get(event["action"], str(event["action"]))

@@ -1,7 +1,8 @@
 """What people are told, where a code would tell programs. By the codes of docs/errors.md."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +77,14 @@ ACTIONS: Final = {
     "entitlement.change": "Plan changed",
     "entitlement.delete": "Plan taken away",
 }
+
+
+def spread(propagation: Mapping[str, Any]) -> str:
+    """How far a change has come: on how many gateways, and how soon."""
+    nodes, reported = propagation["nodes"], propagation["reported"]
+    seconds = propagation["seconds"]
+    span = f"{max(1, round(seconds * 1000))} ms" if seconds < 1 else f"{seconds:.1f} s"
+    if nodes == 0:
+        return "Confirmed on every gateway."
+    text = f"Confirmed on {reported} of {nodes} gateway{'' if nodes == 1 else 's'} in {span}."
+    return text if reported == nodes else f"{text} The others trust nothing that they knew before."

@@ -171,6 +171,29 @@ async def latest(connection: Connection, target: str, *, limit: int) -> list[Aud
     return [AuditRow(row["id"], _members(row), row["previous_hash"], row["hash"]) for row in rows]
 
 
+# What a user has done, and what was done to them, to their keys and to these keys' old secrets.
+_OF_USER = """
+    SELECT * FROM audit_events WHERE tenant_id = $2 AND id IN (
+        (SELECT id FROM audit_events WHERE actor_id = $1 AND actor_kind = 'user' AND id < $3 ORDER BY id DESC LIMIT $4)
+        UNION (
+            SELECT e.id FROM (
+                SELECT unnest(ARRAY['user:' || $1, 'entitlement:' || $1]) AS target
+                UNION ALL SELECT 'key:' || id FROM api_keys WHERE user_id = $1
+                UNION ALL SELECT 'secret:' || r.id FROM retired_secrets r JOIN api_keys k ON k.id = r.key_id
+                    WHERE k.user_id = $1
+            ) AS t CROSS JOIN LATERAL (
+                SELECT id FROM audit_events WHERE target = t.target AND id < $3 ORDER BY id DESC LIMIT $4
+            ) AS e
+        )
+    ) ORDER BY id DESC LIMIT $4"""
+
+
+async def of_user(connection: Connection, user_id: str, tenant_id: str, *, before: int, limit: int) -> list[AuditRow]:
+    """Up to `limit` events with an id below `before` that are about a user of that tenant, the latest first."""
+    rows = await connection.fetch(_OF_USER, user_id, tenant_id, before, limit)
+    return [AuditRow(row["id"], _members(row), row["previous_hash"], row["hash"]) for row in rows]
+
+
 def _text(shown: Mapping[str, Any] | None) -> str | None:
     return None if shown is None else json.dumps(shown, sort_keys=True)
 

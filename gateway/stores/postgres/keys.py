@@ -34,7 +34,10 @@ class DuplicateName(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One key without its digest. `status` is `active`, `revoked` or `expired`, in database time."""
+    """One key without its digest. `status` is `active`, `revoked` or `expired`, in database time.
+
+    `secret_...` is about its current secret.
+    """
 
     id: str
     tenant_id: str
@@ -49,6 +52,8 @@ class KeyRow:
     last_used_at: datetime | None
     expires_at: datetime | None
     revoked_at: datetime | None
+    secret_first_used_at: datetime | None
+    secret_last_used_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ def key_of(row: asyncpg.Record) -> KeyRow:
         last_used_at=row["last_used_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
+        secret_first_used_at=row["secret_first_used_at"],
+        secret_last_used_at=row["secret_last_used_at"],
     )
 
 

@@ -17,10 +17,13 @@ class RetiredSecretRow:
     prefix: str
     retired_at: datetime
     expires_at: datetime
+    last_used_at: datetime | None
 
 
 def _retired(row: asyncpg.Record) -> RetiredSecretRow:
-    return RetiredSecretRow(row["id"], row["key_id"], row["prefix"], row["retired_at"], row["expires_at"])
+    return RetiredSecretRow(
+        row["id"], row["key_id"], row["prefix"], row["retired_at"], row["expires_at"], row["last_used_at"]
+    )
 
 
 async def rotate(
@@ -31,10 +34,12 @@ async def rotate(
     One statement: both or neither. The window ends `grace_seconds` after the transaction's start, in database time.
     """
     row = await connection.fetchrow(
-        "WITH retired AS (INSERT INTO retired_secrets (id, key_id, digest, prefix, expires_at)"
-        "   SELECT secret_id, id, digest, prefix, now() + make_interval(secs => $5) FROM api_keys WHERE id = $1"
-        "   RETURNING id, key_id, prefix, retired_at, expires_at),"
-        " replaced AS (UPDATE api_keys SET secret_id = $2, digest = $3, prefix = $4 WHERE id = $1 RETURNING id)"
+        "WITH retired AS (INSERT INTO retired_secrets (id, key_id, digest, prefix, expires_at, last_used_at)"
+        "   SELECT secret_id, id, digest, prefix, now() + make_interval(secs => $5), secret_last_used_at"
+        "   FROM api_keys WHERE id = $1"
+        "   RETURNING id, key_id, prefix, retired_at, expires_at, last_used_at),"
+        " replaced AS (UPDATE api_keys SET secret_id = $2, digest = $3, prefix = $4, secret_first_used_at = NULL,"
+        "   secret_last_used_at = NULL WHERE id = $1 RETURNING id)"
         " SELECT retired.* FROM retired JOIN replaced ON replaced.id = retired.key_id",
         key_id,
         secret_id,
@@ -53,6 +58,16 @@ async def page(connection: Connection, key_id: str, *, after: str, limit: int) -
         key_id,
         after,
         limit,
+    )
+    return [_retired(row) for row in rows]
+
+
+async def open_of_user(connection: Connection, user_id: str) -> list[RetiredSecretRow]:
+    """The retired secrets that still work, of all keys of the user, oldest first."""
+    rows = await connection.fetch(
+        "SELECT r.* FROM retired_secrets r JOIN api_keys k ON k.id = r.key_id"
+        " WHERE k.user_id = $1 AND k.revoked_at IS NULL AND r.expires_at > now() ORDER BY r.id LIMIT 1000",
+        user_id,
     )
     return [_retired(row) for row in rows]
 

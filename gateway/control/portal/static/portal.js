@@ -34,6 +34,7 @@ if (secrets.length > 0) {
 
 for (const panel of document.querySelectorAll("[data-renewed-from]")) {
   let shown = panel.innerHTML;
+  const said = () => document.getElementById(`${panel.id}-said`).textContent;
   const renew = async () => {
     if (document.hidden || panel.contains(document.activeElement)) {
       return;
@@ -46,8 +47,12 @@ for (const panel of document.querySelectorAll("[data-renewed-from]")) {
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const renewed = page.getElementById(panel.id);
       if (renewed !== null && renewed.innerHTML !== shown) {
+        const before = said();
         shown = renewed.innerHTML;
         panel.replaceChildren(...renewed.childNodes);
+        if (said() !== before) {
+          document.getElementById(`${panel.id}-news`).textContent = said(); // read aloud
+        }
       }
     } catch {
       // The next time, perhaps.
