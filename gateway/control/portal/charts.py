@@ -9,10 +9,11 @@ from markupsafe import Markup
 
 WIDTH: Final = 720
 HEIGHT: Final = 220
-LEFT: Final = 44
-BOTTOM: Final = 24
+LEFT: Final = 52
+RIGHT: Final = 16
+BOTTOM: Final = 28
 TOP: Final = 10
-LABELS: Final = 8  # at most, below the bars
+LABELS: Final = 7  # at most, below the bars
 SPARK_WIDTH: Final = 112
 SPARK_HEIGHT: Final = 30
 
@@ -69,7 +70,7 @@ def daily(days: Sequence[Day], what: str) -> Markup:
     """Bars by day, each kind of outcome on top of the other."""
     top = _round_up(max((day.total for day in days), default=0))
     inner = HEIGHT - BOTTOM - TOP
-    step = (WIDTH - LEFT) / max(1, len(days))
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(days))
     every = -(-len(days) // LABELS) or 1
     parts = [_line(top, part, inner) for part in (0, 1, 2)]
     for index, day in enumerate(days):
@@ -92,7 +93,7 @@ def _line(top: int, part: int, inner: float) -> Markup:
     return Markup(
         '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
         '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
-    ).format(LEFT, WIDTH, y, y, LEFT - 8, y + 4, f"{top * part // 2:,}")
+    ).format(LEFT, WIDTH - RIGHT, y, y, LEFT - 8, y + 4, f"{top * part // 2:,}")
 
 
 def _bar(day: Day, x: float, step: float, top: int, inner: float) -> Markup:
