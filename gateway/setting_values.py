@@ -400,6 +400,9 @@ CollectorUrl = Annotated[
     ),
 ]
 PORTAL_PATH: Final = "/portal"
+# Its cookies, which over https are called __Host-...; the proxy keeps them from everybody else.
+SESSION_COOKIE: Final = "ostiary_session"
+SIGN_IN_COOKIE: Final = "ostiary_sign_in"
 PORTAL_UPSTREAM: Final = ".portal"  # where a route names it; a configured upstream cannot begin with a dot
 PortalUrl = Annotated[
     str,

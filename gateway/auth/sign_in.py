@@ -181,7 +181,8 @@ class Judge:
         is_ours = is_ours and (party == self._audience if has_others else party in (None, self._audience))
         at_hash = claims.get("at_hash")
         if at_hash is not None and access_token is not None:
-            is_ours = is_ours and at_hash == half_hash(access_token, head.algorithm)
+            expected = half_hash(access_token, head.algorithm)
+            is_ours = is_ours and isinstance(at_hash, str) and hmac.compare_digest(at_hash.encode(), expected.encode())
         return self._statement(claims) if is_ours else None
 
     def _statement(self, claims: Mapping[str, Any]) -> Statement | None:

@@ -120,6 +120,8 @@ def request_table(settings: Settings) -> HeaderTable:
             fields[place.header.lower().encode()] = Action.CREDENTIAL
         elif place.websocket_protocol is not None:
             fields[b"sec-websocket-protocol"] = Action.PROTOCOLS
+    if settings.portal is not None:
+        fields[b"cookie"] = Action.COOKIES
     fields[names["request_id"].lower().encode()] = Action.REQUEST_ID
     return HeaderTable(fields, reserved=[name.encode() for fact, name in names.items() if fact != "request_id"])
 

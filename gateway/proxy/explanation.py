@@ -305,7 +305,7 @@ class Explainer:
 
     def _why(self, name: str) -> str:
         match self._reading.table.classify(name.encode()):
-            case Action.CREDENTIAL | Action.PROTOCOLS:
+            case Action.CREDENTIAL | Action.PROTOCOLS | Action.COOKIES:
                 return "the credential does not travel on"
             case Action.RESERVED | Action.REQUEST_ID:
                 return "only the gateway says this"

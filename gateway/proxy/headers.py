@@ -36,6 +36,7 @@ class Action(IntEnum):
     UPGRADE = 12
     NOTED = 13  # kept, and looked at too
     PROTOCOLS = 14  # Sec-WebSocket-Protocol, where a key may stand in it
+    COOKIES = 15  # Cookie, where a session of the portal may stand in it
 
 
 # RFC 9110 7.6.1, and the names that only ever meant something on one hop.

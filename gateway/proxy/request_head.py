@@ -17,6 +17,7 @@ from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, Length
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
 from gateway.proxy.places import Places
 from gateway.proxy.remembered import Remembered, Said, request_id_in
+from gateway.setting_values import PORTAL_PATH, SESSION_COOKIE, SIGN_IN_COOKIE
 
 REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -38,6 +39,12 @@ NEVER_NOMINATED: Final = frozenset(
     {b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding", b"authorization"}
 )
 
+
+# The portal's own cookies are nobody else's to read: they go on to its pages alone, where these are named plainly.
+OWN_COOKIE: Final = re.compile(
+    rb"(?:^|;)[ \t]*(?:__Host-)?(?:%b|%b)[ \t]*=[^;]*" % (SESSION_COOKIE.encode(), SIGN_IN_COOKIE.encode())
+)
+PORTAL_TARGET: Final = re.compile(rb"[A-Z]+ %b[/? ]" % PORTAL_PATH.encode())
 
 UNMATCHED: Final = object()
 
@@ -144,7 +151,8 @@ class RequestReader:
         ):
             said = last.said_by(section)
         if last is None or said is None:
-            self._last = last = self._read_section(head, section, minor)
+            last = self._read_section(head, section, minor)
+            self._last = None if last.fields.is_of_target else last
             self._last_minor = minor
             said = last.said
         fields = last.fields
@@ -170,7 +178,7 @@ class RequestReader:
             raise HeadersTooLarge("a header line over the limit")
         self._check_with_llhttp(head)
         kept: list[bytes] = []
-        fields = self._sort_lines(lines, minor == b"1", kept)
+        fields = self._sort_lines(head, lines, minor == b"1", kept)
         return Remembered(section, lines, kept, fields, self._table, self._credentials)
 
     def _check_with_llhttp(self, head: bytes) -> None:
@@ -183,7 +191,7 @@ class RequestReader:
             self._parser = _new_parser()
             raise BadRequest(f"llhttp: {error}") from error
 
-    def _sort_lines(self, lines: list[bytes], is_http_11: bool, kept: list[bytes]) -> Fields:
+    def _sort_lines(self, head: bytes, lines: list[bytes], is_http_11: bool, kept: list[bytes]) -> Fields:
         """Sort each header line by what its name means, then act on those that mean something to the gateway.
 
         Fills `kept` with the lines to send on.
@@ -214,6 +222,11 @@ class RequestReader:
             fields.is_variable = False
             if offers:
                 kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
+        if Action.COOKIES in special:
+            values = [value for _, value in special.pop(Action.COOKIES)]
+            fields.is_of_target = any(OWN_COOKIE.search(value) is not None for value in values)
+            is_portal = PORTAL_TARGET.match(head) is not None
+            kept.extend(b"Cookie: " + value for value in (values if is_portal else others_of(values)))
         connections = special.pop(CONNECTION, None)
         if connections is not None:
             options = nominated(value for _, value in connections)
@@ -275,6 +288,12 @@ def _new_parser() -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(_IGNORED)
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
+
+
+def others_of(cookies: Sequence[bytes]) -> list[bytes]:
+    """The values of Cookie without the portal's own; what is empty then goes."""
+    rest = [OWN_COOKIE.sub(b"", value).strip(b"; \t") for value in cookies]
+    return [value for value in rest if value]
 
 
 def _the_host(hosts: Sequence[tuple[bytes, bytes]], is_http_11: bool) -> bytes:

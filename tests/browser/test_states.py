@@ -1,6 +1,7 @@
 """What a page says when things are not as one would wish: not entitled, at the limit, gone, or away."""
 
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,6 +97,11 @@ async def test_usage_and_activity_are_told(house: House) -> None:
     """By day and by outcome, as drawn and as a table; and what was done, with whose hand. R360 R362."""
     user = await house.user()
     key = await house.key(user, "busy", scopes=["orders:read"])
+    rotating = await house.key(user, "nightly reports", scopes=["orders:read", "orders:write"])
+    await house.api("POST", f"/v1/keys/{rotating['id']}/rotate", {})
+    await house.key(user, "workshop", expires_at=time.time() + 86_400 * 20)
+    ended = await house.key(user, "old laptop", scopes=["orders:read"])
+    await house.api("POST", f"/v1/keys/{ended['id']}/revoke", {"reason": "sold"})
     for _ in range(3):
         assert (await house.ask(key["secret"]))[0] == 200
     for back in range(1, 14):

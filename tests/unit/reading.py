@@ -49,6 +49,14 @@ def request_reader() -> RequestReader:
     )
 
 
+def portal_reader() -> RequestReader:
+    """A reader of a gateway with a portal."""
+    table = HeaderTable({**REQUEST_FIELDS, b"cookie": Action.COOKIES}, reserved=RESERVED)
+    return RequestReader(
+        table, CredentialReader(SECRETS), Places(), line_limit_bytes=LINE_LIMIT, header_count_limit=COUNT_LIMIT
+    )
+
+
 def read(head: bytes) -> RequestHead:
     """A request's head, read by a reader of its own."""
     return request_reader().read(head)

@@ -206,6 +206,34 @@ plans: {}
         ),
         pytest.param("oidc: {issuer: 'https://h'}", ["3: oidc.audience: is missing"], id="oidc-without-audience"),
         pytest.param(
+            "portal: {url: 'http://keys.example.com', client_id: a b, api_url: 'ftp://h', idle_seconds: 0}",
+            [
+                "3: portal.url: is not the URL of the portal",
+                "3: portal.client_id: is not the name of an issuer or an audience",
+                "3: portal.api_url: is not the URL of the gateway",
+                "3: portal.idle_seconds: is not above zero",
+                "3: portal: has nobody who signs in",
+            ],
+            id="portal",
+        ),
+        pytest.param(
+            "oidc: {issuer: 'https://h', audience: api}\nportal: {url: 'https://k/portal', client_id: api}",
+            [
+                "4: portal.url: is not the URL of the portal",
+                "4: portal.client_id: is oidc.audience too: ID tokens would do as access tokens",
+            ],
+            id="portal-as-audience",
+        ),
+        pytest.param(
+            "routes: [{name: p, paths: [/keys], upstream: .portal}]",
+            [
+                "3: routes[0].upstream: leads to the portal, and there is none",
+                "3: routes[0].paths: is not where the portal is",
+                "3: routes[0].auth: asks for a key, which no browser sends",
+            ],
+            id="route-to-no-portal",
+        ),
+        pytest.param(
             "oidc: {issuer: 'https://h', audience: a, algorithms: []}",
             ["3: oidc.algorithms: is empty"],
             id="oidc-without-algorithms",

@@ -15,7 +15,17 @@ from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge,
 from gateway.proxy.framing import NO_BODY, ChunkedBody, LengthBody
 from gateway.proxy.headers import Action
 from gateway.proxy.request_head import RequestHead, RequestReader
-from tests.unit.reading import COUNT_LIMIT, LINE_LIMIT, OTHER_SECRET, SECRET, head, read, request_reader, request_table
+from tests.unit.reading import (
+    COUNT_LIMIT,
+    LINE_LIMIT,
+    OTHER_SECRET,
+    SECRET,
+    head,
+    portal_reader,
+    read,
+    request_reader,
+    request_table,
+)
 
 GET = b"GET / HTTP/1.1"
 HOST = b"Host: a.test"
@@ -669,3 +679,38 @@ def test_a_changed_key_is_this_requests_own() -> None:
         assert request.credential == (INVALID if expected is None else Credential(sha256_digest(expected)))
     two = head(GET, HOST, b"A: b", b"Authorization: Bearer " + SECRET, b"X-Api-Key: " + OTHER_SECRET)
     assert reader.read(two).credential == AMBIGUOUS
+
+
+SESSION = b"ostiary_session=" + b"s" * 43
+
+
+@pytest.mark.parametrize(
+    ("line", "cookies", "kept"),
+    [
+        (b"GET / HTTP/1.1", [SESSION], []),
+        (b"GET / HTTP/1.1", [b"__Host-" + SESSION + b"; a=b"], [b"a=b"]),
+        (b"GET / HTTP/1.1", [b"a=b; " + SESSION + b"; c=d"], [b"a=b; c=d"]),
+        (b"GET / HTTP/1.1", [b"a=b;ostiary_sign_in=x;" + SESSION, b"e=f"], [b"a=b", b"e=f"]),
+        (
+            b"GET / HTTP/1.1",
+            [b"my_ostiary_session=1; a=ostiary_session=2"],
+            [b"my_ostiary_session=1; a=ostiary_session=2"],
+        ),
+        (b"GET //portal/keys HTTP/1.1", [SESSION], []),
+        (b"GET /portals HTTP/1.1", [SESSION], []),
+        (b"GET /portal HTTP/1.1", [SESSION], [SESSION]),
+        (b"GET /portal?next=x HTTP/1.1", [SESSION], [SESSION]),
+        (b"POST /portal/keys/new HTTP/1.1", [b"a=b; " + SESSION], [b"a=b; " + SESSION]),
+    ],
+)
+def test_a_session_of_the_portal_goes_to_its_pages_alone(line: bytes, cookies: list[bytes], kept: list[bytes]) -> None:
+    """Where there is a portal, an API behind the gateway never sees who is signed in to it. R365."""
+    lines = [b"Cookie: " + cookie for cookie in cookies]
+    reader = portal_reader()
+    expected = b"".join(b"Cookie: %b\r\n" % value for value in kept)
+    assert reader.read(head(line, HOST, *lines)).kept == expected
+    # Nor does it by what was remembered of the request before, on the same connection with the same headers.
+    assert reader.read(head(b"GET /orders HTTP/1.1", HOST, *lines)).kept == (
+        expected if SESSION not in expected else b"".join(b"Cookie: a=b\r\n" for one in cookies if b"a=b" in one)
+    )
+    assert reader.read(head(line, HOST, *lines)).kept == expected

@@ -1,17 +1,15 @@
 """The two cookies of the portal: a session, and a sign-in that is under way. No script can read either.
 
-Over https their names begin with `__Host-`: browsers take such a cookie from this very host alone, by https alone.
+Over https their names begin with `__Host-`: browsers take such a cookie from this very host alone, by https alone. They
+send it with every request to that host, though; the proxy keeps it from upstreams (`gateway.proxy.request_head`).
 """
-
-from typing import Final
 
 from aiohttp import web
 
 from gateway.control.portal import attempt as attempts
+from gateway.setting_values import SESSION_COOKIE as SESSION
+from gateway.setting_values import SIGN_IN_COOKIE as ATTEMPT
 from gateway.settings import PortalSettings
-
-SESSION: Final = "ostiary_session"
-ATTEMPT: Final = "ostiary_sign_in"
 
 
 class Cookies:
