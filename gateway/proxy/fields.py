@@ -32,7 +32,6 @@ class Fields:
     reserved_removed: int = 0
     twins_removed: int = 0  # those of them that only look like one of ours: X_User_Id
     is_variable: bool = True  # False where lines mean something to each other: another value needs another reading
-    is_of_target: bool = False  # True where the lines to send on would be others for another target
     notes: tuple[tuple[bytes, bytes], ...] = ()  # (lower-cased name, value) of fields that are kept and looked at too
 
     def noted(self, name: bytes) -> bytes:

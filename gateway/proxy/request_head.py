@@ -24,12 +24,14 @@ ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _LABEL = rb"[A-Za-z0-9\-_~!$&'()*+=]+"
 HOST: Final = re.compile(rb"(?:%b(?:\.%b)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?" % (_LABEL, _LABEL))
 # The hot ones by name: reading an enum's member costs a look-up a line.
-KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION = (
+KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION, PROTOCOLS, COOKIES = (
     Action.KEEP,
     Action.DROP,
     Action.HOST,
     Action.CREDENTIAL,
     Action.CONNECTION,
+    Action.PROTOCOLS,
+    Action.COOKIES,
 )
 ORDINARY_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
@@ -151,9 +153,8 @@ class RequestReader:
         ):
             said = last.said_by(section)
         if last is None or said is None:
-            last = self._read_section(head, section, minor)
-            self._last = None if last.fields.is_of_target else last
             self._last_minor = minor
+            self._last = last = self._read_section(head, section, minor)
             said = last.said
         fields = last.fields
         if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
@@ -215,18 +216,20 @@ class RequestReader:
         fields = Fields(keeps_alive=is_http_11)
         fields.host = _the_host(special.pop(HOST_FIELD, ()), is_http_11)
         fields.credential = self._credentials.read(special.pop(CREDENTIAL, ()))
-        if Action.PROTOCOLS in special:
-            values = [value for _, value in special.pop(Action.PROTOCOLS)]
+        if PROTOCOLS in special:
+            values = [value for _, value in special.pop(PROTOCOLS)]
             offers, secrets, fields.key_protocol = self._places.take_from_protocols(values)
             fields.credential = self._credentials.read_more(fields.credential, secrets)
             fields.is_variable = False
             if offers:
                 kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
-        if Action.COOKIES in special:
-            values = [value for _, value in special.pop(Action.COOKIES)]
-            fields.is_of_target = any(OWN_COOKIE.search(value) is not None for value in values)
-            is_portal = PORTAL_TARGET.match(head) is not None
-            kept.extend(b"Cookie: " + value for value in (values if is_portal else others_of(values)))
+        if COOKIES in special:
+            values = [value for _, value in special.pop(COOKIES)]
+            if any(OWN_COOKIE.search(value) is not None for value in values):
+                self._last_minor = b""  # not to be remembered: with another target, other lines are kept
+                if PORTAL_TARGET.match(head) is None:
+                    values = others_of(values)
+            kept.extend(b"Cookie: " + value for value in values)
         connections = special.pop(CONNECTION, None)
         if connections is not None:
             options = nominated(value for _, value in connections)

@@ -121,8 +121,11 @@ async def test_usage_and_activity_are_told(house: House) -> None:
     await look_at(page, "keys")
     await page.goto(f"{house.url}/usage?days=30")
     await expect(page.get_by_role("cell", name="rate_limited")).to_be_visible()
-    await page.get_by_text("The same as a table").click()
     await look_at(page, "usage")
+    await page.get_by_text("The same as a table").click()
+    await look_at(page, "usage-table")
+    await page.goto(f"{house.url}/keys/{rotating['id']}")
+    await look_at(page, "rotation")
     await page.goto(f"{house.url}/activity")
     await expect(page.get_by_text("Key created · busy")).to_be_visible()
     await expect(page.get_by_role("cell", name="An administrator").first).to_be_visible()
@@ -164,6 +167,39 @@ async def test_an_outage_signs_nobody_out(house: House, tmp_path: Path) -> None:
     finally:
         await node.stop()
         await postgres.stop()
+        await page.context.close()
+
+
+async def test_a_revocation_that_cannot_be_confirmed_yet(house: House, tmp_path: Path) -> None:
+    """A node that cannot reach the others says so, and that it is stored; asking once more ends in a confirmation. R363."""
+    user = await house.user()
+    key = await house.key(user, "laptop")
+    page = await house.signed_in(user)
+    node = GatewayProcess(tmp_path / "cut-off", {})
+    nowhere = "redis://127.0.0.1:1/0"
+    node.configure(configuration(house.dsn, nowhere, house.upstream, house.provider, house.nodes[0].admin_url))
+    await node.start()
+    try:
+        await page.goto(f"{node.admin_url}/portal/keys/{key['id']}/revoke")
+        house.nodes[2].pause()  # it may live on what Redis tells it, and nobody can tell
+        await page.get_by_role("button", name="Revoke for good").click()
+        await expect(page.get_by_role("heading", name="Stored, and not yet confirmed everywhere")).to_be_visible()
+        await look_at(page, "pending")
+        assert await house.execute("SELECT revoked_at IS NOT NULL FROM api_keys WHERE id = $1", key["id"])
+        house.nodes[2].resume()
+        await page.goto(f"{house.url}/keys/{key['id']}")
+        csrf = await page.locator("input[name=csrf]").first.input_value()
+
+        async def is_confirmed() -> bool:
+            reply = await page.request.post(f"{house.url}/keys/{key['id']}/revoke", form={"csrf": csrf})
+            return reply.status in (200, 409)  # 409: a relay was quicker
+
+        await until(is_confirmed, what="the confirmation")
+        for number in range(len(house.nodes)):
+            assert await house.ask(key["secret"], number) == (401, "key_revoked")
+    finally:
+        house.nodes[2].resume()
+        await node.stop()
         await page.context.close()
 
 

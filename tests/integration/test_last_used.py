@@ -85,3 +85,46 @@ async def test_who_is_refused_has_not_used_his_key(
     await node.stop()
     assert not upstream.requests
     assert [await last_used_at(postgres_dsn, caller) for caller in (revoked, poor)] == [None, None]
+
+
+async def test_which_secret_is_in_use_is_told_apart(
+    gateway: StartGateway, postgres_dsn: str, operator_token: str
+) -> None:
+    """After a rotation the old secret's last use and the new one's first are both written, at once. R312."""
+    caller = await plant(postgres_dsn)
+    nodes = [await gateway(), await gateway()]
+    revision = await fetch(postgres_dsn, "SELECT value FROM revision")
+
+    async def told(query: str) -> datetime | None:
+        found: datetime | None = await fetch(postgres_dsn, query, caller.key_id)
+        return found
+
+    first_used = "SELECT secret_first_used_at FROM api_keys WHERE id = $1"
+    old_used = "SELECT last_used_at FROM retired_secrets WHERE key_id = $1"
+
+    async def is_told(query: str) -> bool:
+        return await told(query) is not None
+
+    assert await ask(nodes[0], caller.secret) == 200
+    await until(lambda: is_told(first_used), what="the first use to be written")
+    assert await fetch(postgres_dsn, "SELECT value FROM revision") == revision
+    began = await told(first_used)
+    headers = {"Authorization": f"Bearer {operator_token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{nodes[0].admin_url}/v1/keys/{caller.key_id}/rotate") as response,
+    ):
+        renewed = (await response.json())["secret"]
+    assert (await told(first_used), await told(old_used)) == (None, began)
+    retired_at = await told("SELECT retired_at FROM retired_secrets WHERE key_id = $1")
+    assert retired_at is not None
+    assert await ask(nodes[1], caller.secret) == 200  # within seconds of its use before, and yet it is written
+
+    async def is_old_in_use() -> bool:
+        used = await told(old_used)
+        return used is not None and used > retired_at
+
+    await until(is_old_in_use, what="the use of the old secret to be written")
+    assert await told(first_used) is None
+    assert await ask(nodes[1], renewed) == 200
+    await until(lambda: is_told(first_used), what="the new secret's first use to be written")

@@ -1,6 +1,7 @@
 """The OpenID provider as a client of it sees it: where one signs in, and what a code is worth (RFC 6749, RFC 7636)."""
 
 import asyncio
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,8 +122,8 @@ class Provider:
         if secret is not None and endpoints.is_posted:
             form["client_secret"] = secret.get_secret_value()
         elif secret is not None:  # both parts are encoded first (RFC 6749 2.3.1)
-            pair = aiohttp.BasicAuth(quote(client_id, safe=""), quote(secret.get_secret_value(), safe=""))
-            headers["Authorization"] = pair.encode()
+            pair = f"{quote(client_id, safe='')}:{quote(secret.get_secret_value(), safe='')}"
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         try:
             async with asyncio.timeout(FETCH_SECONDS), _session() as session:
                 posted = session.post(endpoints.token, data=form, headers=headers, allow_redirects=False)

@@ -9,10 +9,11 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from gateway.control.portal.attempt import onward
 from gateway.control.portal.visits import has_person, has_session
 from gateway.control.portal.words import FAILURES, Words, spread
 from gateway.control.problems import Problem, request_id_of
-from gateway.errors import GatewayError
+from gateway.errors import Fault, GatewayError
 from gateway.setting_values import PORTAL_PATH
 
 HERE: Final = Path(__file__).parent
@@ -78,6 +79,7 @@ class Renderer:
             status=error.status,
             words=words,
             code=error.code,
+            again=onward(request.path) if error.fault is not Fault.CLIENT else None,
             request_id=request_id_of(request),
         )
         if isinstance(error, Problem):

@@ -70,11 +70,13 @@ ACTIONS: Final = {
     "key.change": "Key changed",
     "key.rotate": "Key rotated",
     "key.revoke": "Key revoked",
+    "key.contain": "Key ended because of a leak",
+    "key.leak_reported": "Leak of a key reported",
+    "key.import": "Key imported",
     "retired_secret.set_window": "End of an old secret moved",
     "user.create": "User created",
     "user.change": "User changed",
-    "entitlement.create": "Plan given",
-    "entitlement.change": "Plan changed",
+    "entitlement.put": "Plan given",
     "entitlement.delete": "Plan taken away",
 }
 
