@@ -1,4 +1,4 @@
-"""One house for all browser tests of a process."""
+"""One house for all browser tests in a row."""
 
 import shutil
 import tempfile
@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from gateway.embedded.keeper import Addresses
 from tests.browser.house import House
 from tests.browser.house import house as open_house
-from tests.fixtures.stores import Databases
+from tests.fixtures.stores import Databases, OwnRedis
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def house(servers: Addresses, databases: Databases) -> AsyncIterator[House]:
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def house(databases: Databases) -> AsyncIterator[House]:
     """Nodes, provider, upstream and browser."""
-    assert servers.redis_url is not None
     folder = Path(tempfile.mkdtemp(prefix="ostiary-browser-"))
     dsn = await databases.create(is_migrated=True)
-    async with open_house(folder, dsn, servers.redis_url) as opened:
+    redis = OwnRedis(folder / "redis")  # the shared one is emptied by tests that run between these
+    await redis.start()
+    async with open_house(folder, dsn, redis.url) as opened:
         yield opened
+    await redis.stop()
     await databases.drop(dsn)
     shutil.rmtree(folder)

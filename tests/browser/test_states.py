@@ -98,7 +98,9 @@ async def test_usage_and_activity_are_told(house: House) -> None:
     user = await house.user()
     key = await house.key(user, "busy", scopes=["orders:read"])
     rotating = await house.key(user, "nightly reports", scopes=["orders:read", "orders:write"])
-    await house.api("POST", f"/v1/keys/{rotating['id']}/rotate", {})
+    rotated = await house.api("POST", f"/v1/keys/{rotating['id']}/rotate", {})
+    for secret in (rotating["secret"], rotated["secret"]):
+        assert (await house.ask(secret))[0] == 200
     await house.key(user, "workshop", expires_at=time.time() + 86_400 * 20)
     ended = await house.key(user, "old laptop", scopes=["orders:read"])
     await house.api("POST", f"/v1/keys/{ended['id']}/revoke", {"reason": "sold"})
@@ -125,6 +127,8 @@ async def test_usage_and_activity_are_told(house: House) -> None:
     await page.get_by_text("The same as a table").click()
     await look_at(page, "usage-table")
     await page.goto(f"{house.url}/keys/{rotating['id']}")
+    await expect(page.locator("#rotation-said")).to_contain_text("secret")
+    await expect(page.get_by_text("Requests, 30 days")).to_be_visible()
     await look_at(page, "rotation")
     await page.goto(f"{house.url}/activity")
     await expect(page.get_by_text("Key created · busy")).to_be_visible()
@@ -171,7 +175,7 @@ async def test_an_outage_signs_nobody_out(house: House, tmp_path: Path) -> None:
 
 
 async def test_a_revocation_that_cannot_be_confirmed_yet(house: House, tmp_path: Path) -> None:
-    """A node that cannot reach the others says so, and that it is stored; asking once more ends in a confirmation. R363."""
+    """A node that cannot reach the others says so, and that it is stored; asking on ends in a confirmation. R363."""
     user = await house.user()
     key = await house.key(user, "laptop")
     page = await house.signed_in(user)

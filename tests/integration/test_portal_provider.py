@@ -30,7 +30,7 @@ class Desk:
         self.provider = provider
         self.attempt = Attempt.new("/portal/keys")
         self.asked: dict[str, str] = {}
-        self.authorization: str | None = None
+        self.authorization = ""
         self.status = 200
         self.headers: dict[str, str] = {}
         self.answer: Any = None
@@ -60,7 +60,7 @@ class Desk:
 
     async def _give(self, request: web.Request) -> web.Response:
         self.asked = {name: str(value) for name, value in (await request.post()).items()}
-        self.authorization = request.headers.get("Authorization")
+        self.authorization = request.headers.get("Authorization", "")
         answer = {"id_token": self.id_token(), "access_token": "a"} if self.answer is None else self.answer
         text = answer if isinstance(answer, str) else json.dumps(answer)
         return web.Response(text=text, status=self.status, headers=self.headers, content_type="application/json")
@@ -102,10 +102,10 @@ async def test_a_code_is_redeemed_by_whoever_has_begun(desk: Desk) -> None:
     }
     assert desk.authorization == f"Basic {base64.b64encode(b'portal:s3cret%2Fwith%3Asigns').decode()}"
     await concluded(desk, secret="")
-    assert (desk.authorization, desk.asked["client_id"]) == (None, CLIENT)
+    assert (desk.authorization, desk.asked["client_id"]) == ("", CLIENT)
     desk.provider.discovery["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
     await concluded(desk)
-    assert (desk.authorization, desk.asked["client_secret"]) == (None, SECRET)
+    assert (desk.authorization, desk.asked["client_secret"]) == ("", SECRET)
 
 
 async def test_where_a_browser_is_sent(desk: Desk) -> None:
