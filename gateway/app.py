@@ -1,7 +1,7 @@
 """The composition root: the only place that names concrete classes.
 
-`Gateway.start` opens from the stores up to the listeners; `close` goes back the same way, so that whatever serves a
-request outlives it.
+`Gateway.prepare` opens from the stores up to the listeners, which `listen` opens; `close` goes back the same way, so
+that whatever serves a request outlives it.
 """
 
 import asyncio
@@ -40,13 +40,12 @@ from gateway.control.portal.application import Portal
 from gateway.control.portal.ready_lines import ReadyLines
 from gateway.control.provider import ProviderKeys
 from gateway.control.signing_keys import SignerKeeper, SigningKeys
-from gateway.control.status import build_status
 from gateway.control.tokens import Mint
 from gateway.errors import GatewayError, Outage, StoreUnavailable
 from gateway.front import Front
 from gateway.limit_parts import open_limits
 from gateway.limits.metering import Meter
-from gateway.listeners import Listeners, Places
+from gateway.listeners import LAST_MOMENT_SECONDS, LAST_REQUEST_SECONDS, Listeners, Places
 from gateway.proxy.assembly import (
     explainer_of,
     identity_names,
@@ -75,6 +74,8 @@ log = structlog.get_logger(__name__)
 LOOKUP_CONNECTIONS: Final = 10
 FEED_CONNECTIONS: Final = 2  # apart, so that a flood of lookups cannot starve the polls and age the view
 RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at start
+READY_POLL_SECONDS: Final = 0.05
+LISTENING: Final = "listening"  # the one check that fails before it listens
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Gateway:
     """One node, which listens at `places`, or else where the settings say. `lines` is where its log goes.
 
     `checks` say what it needs to be ready; there are none before it can tell. `failure` completes with the error that
-    makes going on impossible after a successful start.
+    makes going on impossible after a successful start. `metrics` are its own, but where it is to take another's place.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Gateway:
         clock: Clock | None = None,
         places: Places | None = None,
         lines: Lines | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -134,24 +136,47 @@ class Gateway:
         self._is_listening = False  # for callers
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         if lines is not None:
             self.metrics.log_lines_dropped.share(lines.dropped)
         self.checks: dict[str, Callable[[], bool]] = {}
         self.listeners = Listeners(self._stack)
         self._places = places or Places.configured(settings.listen)
+        self.listeners.take(self._places.proxy)
+        self.listeners.take(self._places.admin)
         self._front = Front(settings, self._clock, self.metrics, self.listeners, self._places.proxy, self._stack)
 
     async def start(self) -> None:
-        """Open everything. Stores that are away do not make it fail: the node is live, and ready once they answer.
+        """`prepare`, and `listen` at once. Raises what they raise."""
+        await self.prepare()
+        await self.listen()
 
-        Raises SchemaOutdated (and kin) and ListenerFailed; what was opened by then is closed again.
+    async def prepare(self) -> None:
+        """Open everything but the listeners. Stores that are away do not make it fail: they are tried again.
+
+        Raises SchemaOutdated and kin; what was opened by then is closed again.
         """
         try:
             await self._open()
         except BaseException:
             await self.close()
             raise
+
+    async def wait_until_well(self) -> None:
+        """Return once all checks are well but that it listens. Raises what makes that impossible."""
+        while not all(is_well() for name, is_well in self.checks.items() if name != LISTENING):
+            if self.failure.done():
+                raise self.failure.result()
+            await asyncio.sleep(READY_POLL_SECONDS)
+
+    async def listen(self) -> None:
+        """Accept connections. Raises ListenerFailed, and all is closed again."""
+        try:
+            await self.listeners.open()
+        except BaseException:
+            await self.close()
+            raise
+        self._is_listening = True
 
     async def serve_until(self, stopping: asyncio.Event) -> None:
         """Return once `stopping` is set. Raises what makes going on impossible."""
@@ -164,7 +189,27 @@ class Gateway:
 
     async def close(self) -> None:
         """Stop accepting, finish what is under way, and close every part in reverse order."""
+        await self._close(LAST_MOMENT_SECONDS)
+
+    async def leave(self) -> None:
+        """The same as another takes its place: streams and sockets go on until they end, or `hurry`, or their bound."""
+        if self._front.server is not None:
+            self._front.server.linger(self._settings.drain.replaced_seconds)
+        await self._close(LAST_REQUEST_SECONDS)
+
+    def hurry(self) -> None:
+        """Turn what `leave` has begun into what `close` does."""
+        if self._front.server is not None:
+            self._front.server.hurry()
+
+    def cut(self) -> None:
+        """Have `leave` or `close` cut what is still under way."""
+        if self._front.server is not None:
+            self._front.server.cut()
+
+    async def _close(self, last_seconds: float) -> None:
         self._is_listening = False
+        await self.listeners.refuse(last_seconds)
         await self._stack.aclose()
 
     async def _open(self) -> None:
@@ -223,7 +268,7 @@ class Gateway:
         checks: dict[str, Callable[[], bool]] = {
             "schema": lambda: self._is_prepared,
             "view": lambda: view.is_fresh,
-            "listening": lambda: self._is_listening,
+            LISTENING: lambda: self._is_listening,
         }
         if tokens is not None:
             checks["signing_keys"] = lambda: tokens.signers.is_loaded
@@ -231,8 +276,6 @@ class Gateway:
         secret_format = secret_format_of(keys, settings.environment)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         self.checks = checks
-        if self._places.status is not None:
-            await self.listeners.serve(build_status(metrics=metrics, checks=checks), self._places.status)
         signing_in = await self._open_people(postgres)
         portal = self._portal(postgres, truth, propagator, secret_format, peppers, signing_in)
         api = build_api(
@@ -253,13 +296,14 @@ class Gateway:
         purge = Purge(postgres)
         await purge.start()
         self._stack.push_async_callback(purge.close)
-        await self.listeners.serve(api, self._places.admin)
+        await self.listeners.serve(api, self._places.admin, finish_seconds=settings.drain.finish_seconds)
         last_used = LastUsed(LastUsedStore(postgres, ids_of), clock)
         await last_used.start()
         self._stack.push_async_callback(last_used.close)
         limiting = await open_limits(settings, view, clock, metrics, self._stack)
         meter = await self._open_meter(postgres, view)
         watch = open_watch(settings, self.node_id, clock, metrics, self._stack)
+        self._stack.callback(metrics.hide)  # once nobody is served any more, and before what is told of is closed
         await self._front.serve(
             admission,
             reader,
@@ -271,7 +315,6 @@ class Gateway:
             watch,
             portal,
         )
-        self._is_listening = True
 
     # -- tokens
 

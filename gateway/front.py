@@ -22,7 +22,7 @@ from gateway.control.portal.application import Portal
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
 from gateway.limits.metering import Meter
-from gateway.listeners import BACKLOG, SHUTDOWN_SECONDS, Listeners, Place, Sockets, tcp_sites
+from gateway.listeners import BACKLOG, Listeners, Place, Sockets, tcp_sites
 from gateway.proxy.assembly import (
     address_rule,
     places_of,
@@ -58,7 +58,7 @@ OWN_BODY_LIMIT_BYTES: Final = 64 * 1024
 
 
 class Front:
-    """What callers meet. `upstreams` are there once it serves; what closes its parts goes onto `stack`."""
+    """What callers meet. `server` and `upstreams` are there once it serves; what closes its parts goes onto `stack`."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Front:
         self._stack = stack
         self.router = Router([*_own_routes(settings), *routes_of(settings)], _door())
         self.upstreams: dict[str, Upstream] = {}
+        self.server: ProxyServer | None = None
 
     async def serve(
         self,
@@ -90,7 +91,7 @@ class Front:
         watch: Watch,
         portal: Portal | None,
     ) -> None:
-        """Serve callers from now on. Raises ListenerFailed."""
+        """Serve callers, once the listeners are open."""
         settings, metrics = self._settings, self._metrics
         table = response_table(settings)
         proxies = TrustedProxies(settings.trusted_proxies, header=settings.trusted_header)
@@ -125,7 +126,7 @@ class Front:
             tracing=watch.tracing,
             naming=Naming(credentials, places_of(settings), settings.client.line_limit_bytes),
         )
-        server = ProxyServer(
+        self.server = server = ProxyServer(
             services,
             request_table(settings),
             credentials,
@@ -157,9 +158,9 @@ class Front:
     async def _listen_for_callers(
         self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
     ) -> None:
-        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain.finish_seconds)
         if not self._settings.listen.proxy_protocol:
-            await self._listeners.listen(runner, self._place, tcp_sites(tls))
+            await self._listeners.add(runner, self._place, tcp_sites(tls))
             return
 
         def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
@@ -176,7 +177,7 @@ class Front:
             )
             return [site]
 
-        await self._listeners.listen(runner, self._place, sites)
+        await self._listeners.add(runner, self._place, sites)
 
     async def _own_upstream(self, name: str, app: web.Application, table: HeaderTable) -> Upstream:
         """What this process itself answers: an upstream whose connections are socket pairs inside it."""

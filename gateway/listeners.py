@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -13,8 +13,8 @@ from aiohttp import web
 from gateway.errors import GatewayError
 from gateway.settings import Address, Listen
 
-SHUTDOWN_SECONDS: Final = 30.0  # for exchanges under way
-LAST_REQUEST_SECONDS: Final = 2.0  # for one more request on a connection that is kept open
+LAST_REQUEST_SECONDS: Final = 2.0  # for one more request on a connection that is kept open, where others go on
+LAST_MOMENT_SECONDS: Final = 0.5  # the same where nobody does: for a request that is already on its way
 LAST_REQUEST_POLL_SECONDS: Final = 0.05
 BACKLOG: Final = 1024
 
@@ -30,14 +30,14 @@ class ListenerFailed(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A listener whose sockets somebody else has bound, for this worker and for each of the others, by their numbers.
+    """A listener whose sockets somebody else has bound, and given away.
 
-    Of the others' this one serves those that `Listeners.mind` says.
+    Of `others`, by their numbers, it serves those that `Listeners.mind` says.
     """
 
     address: Address
     own: Sockets
-    others: Mapping[int, Sockets]
+    others: Mapping[int, Sockets] = field(default_factory=dict)
 
 
 Place = Address | Bound
@@ -46,16 +46,15 @@ SitesOf = Callable[[web.BaseRunner, Address, Sockets | None], Sequence[web.BaseS
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a node listens. Without a status listener, whoever has started the node asks it in another way."""
+    """Where a node listens. Its health and metrics are told by whoever has started it."""
 
     proxy: Place
     admin: Place
-    status: Place | None
 
     @classmethod
     def configured(cls, listen: Listen) -> "Places":
         """At the configured addresses."""
-        return cls(listen.proxy, listen.admin, listen.status)
+        return cls(listen.proxy, listen.admin)
 
 
 class Ending:
@@ -64,76 +63,110 @@ class Ending:
     aiohttp by itself closes them at once, and with them those on which a request is already on its way.
     """
 
-    def __init__(self) -> None:
-        self._is_near = False
+    def __init__(self, runner: web.BaseRunner) -> None:
+        self._runner = runner
+        self._timer: asyncio.TimerHandle | None = None
 
     async def tell(self, request: web.Request, response: web.StreamResponse) -> None:
         """As a signal before every reply."""
-        if self._is_near:
+        if self._timer is not None:
             response.headers["Connection"] = "close"
             response.force_close()
 
-    async def begin(self, runner: web.BaseRunner) -> None:
-        """Accept no more, and give the connections there are a moment."""
-        self._is_near = True
-        for site in runner.sites:
-            await site.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_REQUEST_SECONDS):
-                while runner.server is not None and runner.server.connections:  # noqa: ASYNC110  # nobody tells
-                    await asyncio.sleep(LAST_REQUEST_POLL_SECONDS)
+    def begin(self, seconds: float) -> None:
+        """Give the connections there are so long, and then close those that are idle."""
+        server = self._runner.server
+        if server is None:  # it has ended already, half-way through a start
+            return
+        self._timer = asyncio.get_running_loop().call_later(seconds, server.pre_shutdown)
+
+    async def wait(self) -> None:
+        """Wait for them, if they were given time."""
+        if self._timer is None:
+            return
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        while server is not None and server.connections and loop.time() < self._timer.when():  # noqa: ASYNC110
+            await asyncio.sleep(LAST_REQUEST_POLL_SECONDS)  # nobody tells
+        self._timer.cancel()
 
 
 class Listeners:
-    """Starts listeners; what closes them goes onto `stack`."""
+    """Listeners that accept connections from `open` to `refuse`; what closes them goes onto `stack`."""
 
     def __init__(self, stack: contextlib.AsyncExitStack) -> None:
         self._stack = stack
-        self._bound: list[tuple[Bound, web.BaseRunner, SitesOf]] = []
+        self._listeners: list[tuple[Place, web.BaseRunner, SitesOf]] = []
+        self._endings: list[Ending] = []
+        self._given: list[Sockets] = []
         self._minding: dict[int, list[web.BaseSite]] = {}
+        self._has_ended = False
 
-    async def serve(self, app: web.Application, place: Place) -> None:
-        """Serve an application of the operators' side. Raises ListenerFailed."""
-        ending = Ending()
+    def take(self, place: Place) -> None:
+        """Be the one who closes the sockets of a place, served or not."""
+        if isinstance(place, Bound):
+            for sockets in (place.own, *place.others.values()):
+                self._given.append(sockets)
+                self._stack.callback(_close, sockets)
+
+    async def serve(self, app: web.Application, place: Place, *, finish_seconds: float) -> None:
+        """Have an application of the operators' side served; its last replies may take `finish_seconds`."""
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=finish_seconds)
+        ending = Ending(runner)
         app.on_response_prepare.append(ending.tell)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self.listen(runner, place, tcp_sites(None))
-        if isinstance(place, Bound):  # another worker goes on: clients have no reason to notice that this one does not
-            self._stack.push_async_callback(ending.begin, runner)
+        await self.add(runner, place, tcp_sites(None))
+        self._endings.append(ending)
+        self._stack.push_async_callback(ending.wait)
 
-    async def listen(self, runner: web.BaseRunner, place: Place, sites_of: SitesOf) -> None:
-        """Have a runner serve at a place. Raises ListenerFailed."""
+    async def add(self, runner: web.BaseRunner, place: Place, sites_of: SitesOf) -> None:
+        """Have a runner serve at a place."""
+        self._listeners.append((place, runner, sites_of))
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        if isinstance(place, Bound):
-            self._bound.append((place, runner, sites_of))
-            self._stack.callback(_close, place.others)  # before the cleanup: nobody is to queue where no worker is left
-            address, sites = place.address, sites_of(runner, place.address, place.own)
-        else:
-            address, sites = place, sites_of(runner, place, None)
-        try:
-            for site in sites:
-                await site.start()
-        except OSError as error:
-            raise ListenerFailed(address, error) from error
+
+    async def open(self) -> None:
+        """Accept connections. Raises ListenerFailed."""
+        for place, runner, sites_of in self._listeners:
+            if isinstance(place, Bound):
+                address, sites = place.address, sites_of(runner, place.address, place.own)
+            else:
+                address, sites = place, sites_of(runner, place, None)
+            try:
+                for site in sites:
+                    await site.start()
+            except OSError as error:
+                raise ListenerFailed(address, error) from error
 
     async def mind(self, numbers: frozenset[int]) -> None:
-        """Accept connections in the place of these workers as well, and no longer in that of any other."""
+        """Accept connections on these sockets of others as well, and no longer on any other of theirs."""
+        if self._has_ended:
+            return
         for number in self._minding.keys() - numbers:
             for site in self._minding.pop(number):
                 await site.stop()
         for number in numbers - self._minding.keys():
             sites = self._minding[number] = []
-            for place, runner, sites_of in self._bound:
+            for place, runner, sites_of in self._listeners:
+                assert isinstance(place, Bound)
                 # Duplicates: a site closes its socket when it stops, and this worker may have to mind it again.
                 sockets = tuple(sock.dup() for sock in place.others[number])
                 sites.extend(sites_of(runner, place.address, sockets))
             for site in sites:
                 await site.start()
 
+    async def refuse(self, last_seconds: float) -> None:
+        """Accept no more, on any of them; operators' idle connections have so long for one more request."""
+        self._has_ended = True
+        for ending in self._endings:
+            ending.begin(last_seconds)
+        for _, runner, _ in self._listeners:
+            for site in tuple(runner.sites):
+                await site.stop()
+        for sockets in self._given:  # whoever comes is refused, if this was the last to hold them
+            _close(sockets)
 
-def _close(sockets: Mapping[int, Sockets]) -> None:
-    for sock in (sock for theirs in sockets.values() for sock in theirs):
+
+def _close(sockets: Sockets) -> None:
+    for sock in sockets:
         sock.close()
 
 

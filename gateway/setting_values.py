@@ -449,4 +449,12 @@ LimitWindow = Annotated[
         "Use per_second, per_minute, per_hour, per_day or per_month.",
     ),
 ]
+SocketPath = Annotated[
+    str,
+    Shape(
+        r"/[!-~]{1,99}",  # the system allows little more, and a name beside it is needed to begin with
+        "the path of a socket",
+        "Write a path from the root, of up to 100 visible ASCII characters, in a folder of the gateway's own.",
+    ),
+]
 FilePath = Annotated[str, Shape(r"[^\0]+", "the path of a file", "Write the path of a PEM file.")]

@@ -44,6 +44,19 @@ class Listen(_Model):
     """For the public listener. Null means plain HTTP, as behind a proxy that ends TLS."""
     proxy_protocol: values.Flag = False
     """Whether every public connection begins with a PROXY protocol header (version 1 or 2) of a trusted proxy."""
+    handover: values.SocketPath | None = None
+    """The Unix socket by which `serve --take-over` gets the listeners' sockets. Null means that nobody does."""
+
+
+class DrainSettings(_Model):
+    """How a gateway ends, and how it is replaced, without losing a request."""
+
+    delay_seconds: values.NoSeconds = 3
+    """From SIGTERM, when it says that it is not ready, for how long it goes on as before: until balancers know."""
+    finish_seconds: values.Seconds = 30
+    """For how long requests under way may take then. Sockets are told to go at once."""
+    replaced_seconds: values.NoSeconds = 3600
+    """For how long streams and sockets go on after a reload or a take-over, with the settings that they began with."""
 
 
 class PostgresSettings(_Model):
@@ -517,6 +530,8 @@ class Settings(_Model):
     """The name of this installation's environment; it stands in every key and in every name in Redis."""
     listen: Listen = Listen()
     """Where the three listeners stand."""
+    drain: DrainSettings = DrainSettings()
+    """How a gateway ends, and how it is replaced."""
     postgres: PostgresSettings
     """The truth: tenants, users, keys, revisions."""
     redis: RedisSettings | None = None

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,6 +107,7 @@ class StartGateway(Protocol):
         environment: Mapping[str, str] | None = None,
         is_ready_awaited: bool = True,
         workers: int = 1,
+        options: Sequence[str] = (),
     ) -> Awaitable[GatewayProcess]:
         """Return the running node."""
         ...
@@ -140,9 +141,12 @@ async def gateway(
         environment: Mapping[str, str] | None = None,
         is_ready_awaited: bool = True,
         workers: int = 1,
+        options: Sequence[str] = (),
     ) -> GatewayProcess:
         config = merged(base, changes or {})
-        node = GatewayProcess(tmp_path / f"node-{len(nodes)}", config, environment=environment, workers=workers)
+        node = GatewayProcess(
+            tmp_path / f"node-{len(nodes)}", config, environment=environment, workers=workers, options=options
+        )
         nodes.append(node)
         await node.start(is_ready_awaited=is_ready_awaited)
         return node

@@ -40,15 +40,26 @@ def serve(
             help="Processes that serve behind the same ports; about one for each core. Each is a node of its own.",
         ),
     ] = 1,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Read the configuration again whenever the file has changed.")
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Take the place of the process at `listen.handover`, which goes on until this one is ready.",
+        ),
+    ] = False,
 ) -> None:
     """Run the gateway: callers, the management API and the status listener, as the configuration says.
 
-    SIGTERM or Ctrl-C stop accepting, finish the requests under way, and end with exit code 0. With several workers,
-    SIGHUP reads the configuration again and replaces them one by one, and no request is lost.
+    SIGHUP reads the configuration again; a file with mistakes changes nothing. SIGTERM says that it is not ready any
+    more, and after `drain.delay_seconds` stops accepting, finishes what is under way, and ends with exit code 0; a
+    second one, or Ctrl-C, does not wait. No request is lost by any of this, nor by --take-over.
     """
     from gateway.cli.serve import serve_until_stopped
 
-    serve_until_stopped(config, workers)
+    serve_until_stopped(config, workers=workers, watch=watch, take_over=take_over)
 
 
 def migrate(

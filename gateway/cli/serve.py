@@ -2,57 +2,37 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import structlog
 import uvloop
 
-from gateway import __version__
-from gateway.app import Gateway
-from gateway.configuration import load
+from gateway.running.alone import Alone
+from gateway.running.configuration_file import ConfigurationFile
+from gateway.running.service import Service
+from gateway.running.sockets import Held
+from gateway.running.staff import Staff
 from gateway.settings import Settings
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.logs import write_logs
-from gateway.workers.supervisor import Supervisor
-
-log = structlog.get_logger(__name__)
+from gateway.workers.crew import Crew
 
 
-def serve_until_stopped(config: Path, workers: int) -> None:
+def serve_until_stopped(config: Path, *, workers: int, watch: bool, take_over: bool) -> None:
     """Serve as the configuration says, with so many processes. Raises what makes starting or going on impossible."""
     with contextlib.closing(Lines(sys.stdout)) as lines:
         write_logs(lines)
-        settings = load(config)
-        write_logs(lines, level=settings.log.level, is_json=settings.log.format == "json")
-        if workers == 1:
-            uvloop.run(run(settings, lines))
-        else:
-            asyncio.run(supervise(settings, config, workers))
-
-
-async def run(settings: Settings, lines: Lines) -> None:
-    """Serve until SIGTERM or SIGINT. Raises what makes starting or going on impossible."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    gateway = Gateway(settings, lines=lines)
-    await gateway.start()
-    try:
-        log.info(
-            "serving",
-            version=__version__,
-            environment=settings.environment,
-            proxy=str(settings.listen.proxy),
-            admin=str(settings.listen.admin),
-            status=str(settings.listen.status),
+        file = ConfigurationFile(config)
+        settings = file.read()
+        run = uvloop.run if workers == 1 else asyncio.run
+        staff_of: Callable[[Settings, Held], Staff] = (
+            partial(Alone, lines=lines) if workers == 1 else partial(Crew, count=workers)
         )
-        await gateway.serve_until(stopping)
-    finally:
-        await gateway.close()
+        service = partial(Service, file, settings, staff_of, lines, queues=workers, watches=watch, takes_over=take_over)
+        run(_serve(service))
 
 
-async def supervise(settings: Settings, config: Path, workers: int) -> None:
-    """The same with several workers. Raises what makes starting or going on impossible for all of them."""
-    await Supervisor(settings, lambda: load(config), workers).run()
+async def _serve(service: partial[Service]) -> None:
+    await service().run()

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import shlex
-import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -15,20 +13,19 @@ import typer
 import yaml
 from aiohttp import web
 
-from gateway.app import Gateway
 from gateway.cli.demo import ENVIRONMENT, PLAN, Demo, DemoKey
-from gateway.configuration import load
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded import example
 from gateway.embedded.keeper import Addresses, Keeper
 from gateway.embedded.server_process import HOST, free_port, write_private
 from gateway.errors import GatewayError
+from gateway.running.alone import Alone
+from gateway.running.configuration_file import ConfigurationFile
+from gateway.running.service import Service
 from gateway.settings import Settings
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.migrate import migrate
 from gateway.telemetry.metrics import Metrics
-
-INTERRUPTED = 130
 
 
 class PortTaken(GatewayError):
@@ -43,22 +40,22 @@ async def run(data: Path, port: int) -> None:
     """Run until SIGINT or SIGTERM. Raises PortTaken, EmbeddedServerError, ServerLost."""
     began = time.monotonic()
     check_ports(port)
-    stopping = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
         keeper = Keeper(data)
         stack.push_async_callback(asyncio.to_thread, keeper.stop)
         is_first = not (data / "postgres").exists()
         addresses = await asyncio.to_thread(keeper.start)
-        settings = load(_write_configuration(data, port, addresses, await _start_example(stack)), environ={})
+        path = _write_configuration(data, port, addresses, await _start_example(stack))
+        file = ConfigurationFile(path, environ={})
+        settings = file.read()
         await migrate(settings.postgres.dsn.get_secret_value())
         token = await _operator_token(data, settings, is_first=is_first)
-        gateway = Gateway(settings)
-        stack.push_async_callback(gateway.close)
-        await gateway.start()
+        service = Service(file, settings, Alone)
+        await stack.enter_async_context(service.running())
         async with aiohttp.ClientSession() as session:
             key = await Demo(session, f"http://{settings.listen.admin}", token.read_text()).prepare()
         typer.echo(Welcome(settings, key, token, is_first, time.monotonic() - began).text())
-        await _wait(stopping, keeper, gateway)
+        await _wait(service, keeper)
         typer.echo("\nstopping")
 
 
@@ -112,19 +109,6 @@ Revoke: when this has answered, no secret of the key is admitted any more:
 Ctrl-C stops everything."""
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stopping = asyncio.Event()
-
-    def stop() -> None:
-        if stopping.is_set():
-            os._exit(INTERRUPTED)  # asked twice: leave at once; the keeper still stops the servers
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    return stopping
-
-
 async def _start_example(stack: contextlib.AsyncExitStack) -> int:
     runner = web.AppRunner(example.application(), access_log=None)
     stack.push_async_callback(runner.cleanup)
@@ -140,6 +124,7 @@ def _write_configuration(data: Path, port: int, addresses: Addresses, upstream_p
         "listen": {"proxy": f"{HOST}:{port}", "admin": f"{HOST}:{port + 1}", "status": f"{HOST}:{port + 2}"},
         "postgres": {"dsn": addresses.postgres_dsn},
         "redis": {"url": addresses.redis_url},
+        "drain": {"delay_seconds": 0},  # no balancer is in front that would have to notice
         "upstreams": {"orders": {"targets": [f"http://{HOST}:{upstream_port}"]}},
         "routes": [
             {
@@ -173,13 +158,9 @@ async def _operator_token(data: Path, settings: Settings, *, is_first: bool) -> 
     return path
 
 
-async def _wait(stopping: asyncio.Event, keeper: Keeper, gateway: Gateway) -> None:
+async def _wait(service: Service, keeper: Keeper) -> None:
     """Return once asked to stop. Raises ServerLost when an embedded server ends first, and what fails the gateway."""
-    asked = asyncio.ensure_future(stopping.wait())
     lost = asyncio.ensure_future(asyncio.to_thread(keeper.wait_for_end))
-    await asyncio.wait((asked, lost, gateway.failure), return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    if gateway.failure.done():
-        raise gateway.failure.result()
-    if not stopping.is_set():
+    await service.wait(lost)
+    if lost.done():
         raise ServerLost("an embedded server ended: see postgres.log and redis.log in the data folder")

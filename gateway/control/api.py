@@ -69,8 +69,9 @@ def build_api(
     """The application of the admin listener. It owns none of its parts: who gives them closes them.
 
     `bearers` knows whose token is whose: the admin tokens of the database, if nobody else does. Without `people` nobody
-    signs in. `key_scopes` are what users may give to keys that they make themselves. `explain` tells decisions of this node; None where there is none to tell of. `github` takes reports of leaked keys. `portal`
-    is mounted beside the API, whose gate is not the portal's.
+    signs in. `key_scopes` are what users may give to keys that they make themselves. `explain` tells decisions of this
+    node; None where there is none to tell of. `github` takes reports of leaked keys. `portal` is mounted beside the
+    API, whose gate is not the portal's.
     """
     mutations = Mutations(changes, propagator)
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)

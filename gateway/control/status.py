@@ -1,29 +1,12 @@
 """The status listener: metrics and health. No key needed, so keep it off the public network (R079, R326)."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from gateway.control.problems import reply
 from gateway.telemetry.exposition import content_type, is_open_wanted
-from gateway.telemetry.metrics import Metrics
-
-
-def build_status(*, metrics: Metrics, checks: Mapping[str, Callable[[], bool]]) -> web.Application:
-    """The application of a node's status listener: `/metrics`, `/health/live`, `/health/ready`.
-
-    The node is ready while every one of `checks` (name: whether it is well; must not block) says so.
-    """
-
-    async def exposition(*, is_open: bool) -> bytes:
-        return metrics.exposition(is_open=is_open)
-
-    async def readiness() -> tuple[bool, dict[str, Any]]:
-        answers = {name: is_well() for name, is_well in checks.items()}
-        return all(answers.values()), {"checks": answers}
-
-    return status_of(exposition, readiness)
 
 
 class Exposition(Protocol):
@@ -37,7 +20,10 @@ class Exposition(Protocol):
 def status_of(
     exposition: Exposition, readiness: Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 ) -> web.Application:
-    """The same paths for whoever gives its metrics, and tells whether it is ready, with the reasons."""
+    """The status listener's application: `/metrics`, `/health/live`, `/health/ready`.
+
+    It is given the page of metrics, and whether all is ready, with the reasons; neither must block.
+    """
 
     async def show_metrics(request: web.Request) -> web.Response:
         is_open = is_open_wanted(request.headers.get("Accept", ""))

@@ -396,15 +396,15 @@ class ClientConnection(asyncio.Protocol):
         if self._drained > DRAIN_LIMIT:
             self.transport.abort()
 
-    def end_soon(self) -> None:
-        """Close after the reply that is under way, or the next one (shutdown).
+    def end_soon(self, *, is_told: bool) -> None:
+        """Close after the reply that is under way, or the next one (shutdown). With `is_told`, end a socket as well.
 
         A connection between requests is not closed at once: its client may have sent the next one already.
         """
         if self._state is HEAD:
             self._deadline = min(self._deadline, self._services.monotonic() + LAST_REQUEST_SECONDS)
         elif self._exchange is not None:
-            self._exchange.end_soon()
+            self._exchange.end_soon(is_told=is_told)
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed; called about twice a second."""

@@ -615,10 +615,14 @@ class Exchange:
             began = UNANSWERED if self._sent_at else UNSENT
             self._finish(CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE, code=self._status or began)
 
-    def end_soon(self) -> None:
-        """The gateway stops: let the connection end with this exchange, and tell a socket that it is time to go."""
-        self._request.keeps_alive = False
-        if self._tunnel is not None:
+    def end_soon(self, *, is_told: bool) -> None:
+        """The gateway stops: let the connection end with this exchange. With `is_told`, tell a socket to go.
+
+        Where the reply's head is out, the client may have been promised one more exchange.
+        """
+        if self._stage is not RELAYING:
+            self._request.keeps_alive = False
+        if is_told and self._tunnel is not None:
             self._tunnel.end(GOING_AWAY)
 
     def client_half_closed(self) -> bool:

@@ -36,6 +36,24 @@ class Arrival:
     __slots__ = ("__weakref__",)
 
 
+class Patience:
+    """A wait that has a bound, and can be ended before."""
+
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Until it is ended, `seconds` at most."""
+        self._ended.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+
+    def end(self) -> None:
+        """End the wait that is under way."""
+        self._ended.set()
+
+
 class ProxyServer(web.Server):
     """An aiohttp server whose connections speak to the forwarding engine.
 
@@ -67,9 +85,11 @@ class ProxyServer(web.Server):
         self._lag = lag
         self._clients: set[ClientConnection] = set()
         self._coming: WeakSet[Arrival] = WeakSet()  # mostly amid a TLS handshake, of whose failure nobody tells
-        self._all_gone = asyncio.Event()
+        self._patience = Patience()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_draining = False
+        self._linger_seconds = 0.0
+        self._is_cutting = False
 
     def __call__(self, peer: IpAddress | None = None) -> ClientConnection:  # type: ignore[override]  # aiohttp's is replaced
         """A protocol for a new connection; `peer` is the client's address where it is another than the socket's."""
@@ -105,7 +125,7 @@ class ProxyServer(web.Server):
             self._clients.remove(connection)
             self._crowd.leave(connection.edge)
         if not self._clients:
-            self._all_gone.set()
+            self._patience.end()
 
     def count(self, *, is_busy: bool) -> int:
         """How many client connections are in an exchange, or between two."""
@@ -124,6 +144,8 @@ class ProxyServer(web.Server):
                 if now < connection.next_deadline < soonest:
                     soonest = connection.next_deadline
             pause = max(soonest - now, SHORTEST_PAUSE_SECONDS)
+            if self.is_draining:
+                self._end_soon()  # what has become idle, or a socket, meanwhile
             for upstream in self._services.upstreams.values():
                 for target in upstream.targets:
                     target.close_idle(now - upstream.idle_seconds)
@@ -137,21 +159,40 @@ class ProxyServer(web.Server):
             log.exception("unforeseen error in a connection")
             connection.cut()
 
-    # -- shutdown, called by aiohttp's runner once the sites accept no more
+    # -- shutdown; the last two are called by aiohttp's runner once the sites accept no more
+
+    def linger(self, seconds: float) -> None:
+        """Let streams and sockets go on for so long when it comes to that: another gateway has taken this one's place.
+
+        Otherwise sockets are told to go at once.
+        """
+        self._linger_seconds = seconds
+
+    def hurry(self) -> None:
+        """Linger no more."""
+        if self._linger_seconds:
+            self._linger_seconds = 0.0
+            self._patience.end()
+
+    def cut(self) -> None:
+        """Wait for nothing any more."""
+        self._is_cutting = True
+        self._linger_seconds = 0.0
+        self._patience.end()
 
     def pre_shutdown(self) -> None:
         """Connections close after the reply under way; those between requests may ask for one more (R346)."""
         self.is_draining = True
-        for connection in tuple(self._clients):
-            self._guarded(connection, connection.end_soon)
+        self._end_soon()
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """Wait until every exchange is over, `timeout` seconds at most; then cut what is left."""
         await self._wait_for_the_coming()
-        self._all_gone.clear()
-        if self._clients:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_gone.wait(), timeout)
+        if self._linger_seconds:
+            await self._wait_for_all(self._linger_seconds)
+            self._linger_seconds = 0.0
+            self._end_soon()
+        await self._wait_for_all(timeout)
         for connection in tuple(self._clients):
             connection.cut()
         if self._sweeper is not None:
@@ -159,6 +200,14 @@ class ProxyServer(web.Server):
             await asyncio.gather(self._sweeper, return_exceptions=True)
         for upstream in self._services.upstreams.values():
             upstream.close()
+
+    def _end_soon(self) -> None:
+        for connection in tuple(self._clients):
+            self._guarded(connection, partial(connection.end_soon, is_told=not self._linger_seconds))
+
+    async def _wait_for_all(self, seconds: float | None) -> None:
+        if self._clients and not self._is_cutting:
+            await self._patience.wait(seconds)
 
     async def _wait_for_the_coming(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -9,7 +9,6 @@ import json
 import pickle
 import socket
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,12 +20,17 @@ _LENGTH: Final = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is to do. Of the sockets it has the descriptors of all workers' own, by their numbers."""
+    """What a worker is to do. `proxy` and `admin` are the descriptors of all queues; `own` are the numbers of its own.
+
+    One that is to take the place of somebody who serves (`is_replacing`) accepts nobody before it is ready.
+    """
 
     number: int
     settings: Settings = field(repr=False)
-    proxy: Mapping[int, tuple[int, ...]]
-    admin: Mapping[int, tuple[int, ...]]
+    is_replacing: bool
+    own: tuple[int, ...]
+    proxy: tuple[tuple[int, ...], ...]
+    admin: tuple[tuple[int, ...], ...]
 
 
 def written_order(order: Order) -> bytes:
@@ -47,9 +51,9 @@ def written(say: str, **members: Any) -> bytes:
     """A line.
 
     From the supervisor: `report` (`to`: a number for the answer; `metrics`: whether they are wanted), and `mind`
-    (`numbers`: the workers in whose place this one accepts connections). From the worker: `started`; `failed`
-    (`message`); `report` (`to`, `checks`, `metrics`); and at the end `farewell` (`metrics`). Metrics are what
-    `Metrics.report` says.
+    (`numbers`: the queues of others from which this one accepts connections as well), and `leave` (as another has taken
+    its place; SIGTERM says that it ends). From the worker: `started`; `failed` (`message`); `report` (`to`, `checks`,
+    `metrics`); and at the end `farewell` (`metrics`). Metrics are what `Metrics.report` says.
     """
     return json.dumps({"say": say, **members}).encode() + b"\n"
 

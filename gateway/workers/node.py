@@ -9,14 +9,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 import uvloop
 
 from gateway.app import Gateway
 from gateway.errors import GatewayError
-from gateway.listeners import Bound, Places, Sockets
+from gateway.listeners import Bound, Places
+from gateway.running.sockets import from_descriptors
 from gateway.settings import Address
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.logs import write_logs
@@ -30,14 +31,15 @@ class Worker:
 
     def __init__(self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lines: Lines) -> None:
         places = Places(
-            _bound(order.settings.listen.proxy, order.number, order.proxy),
-            _bound(order.settings.listen.admin, order.number, order.admin),
-            status=None,
+            _bound(order.settings.listen.proxy, order.own, order.proxy),
+            _bound(order.settings.listen.admin, order.own, order.admin),
         )
+        self._is_replacing = order.is_replacing
         self._gateway = Gateway(order.settings, places=places, lines=lines)
         self._reader = reader
         self._writer = writer
-        self.stopping = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._is_leaving = False
 
     async def run(self) -> int:
         """Serve until told to stop; returns the exit code."""
@@ -53,16 +55,34 @@ class Worker:
 
     async def _serve(self) -> int:
         try:
-            await self._gateway.start()
+            await self._gateway.prepare()
             try:
-                self._say("started", node=self._gateway.node_id)
-                await self._gateway.serve_until(self.stopping)
+                if self._is_replacing:
+                    await self._wait_until_well()
+                if not self._stopping.is_set():
+                    await self._gateway.listen()
+                    self._say("started", node=self._gateway.node_id)
+                    await self._gateway.serve_until(self._stopping)
             finally:
-                await self._gateway.close()
+                await (self._gateway.leave() if self._is_leaving else self._gateway.close())
         except GatewayError as error:
             self._say("failed", message=str(error))
             return 1
         return 0
+
+    async def _wait_until_well(self) -> None:
+        well = asyncio.create_task(self._gateway.wait_until_well())
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((well, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if well.done():
+            well.result()
+        well.cancel()
+
+    def stop(self) -> None:
+        """Finish what is under way, and end; where it finishes already, streams and sockets as well."""
+        self._stopping.set()
+        self._gateway.hurry()
 
     def _say(self, what: str, **members: object) -> None:
         if not self._writer.is_closing():
@@ -73,9 +93,9 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             while line := await self._reader.readline():
                 await self._answer(read(line))
-        if not self.stopping.is_set():
+        if self._is_leaving or not self._stopping.is_set():
             log.error("supervisor_is_gone")
-            self.stopping.set()
+            self.stop()
 
     async def _answer(self, message: Mapping[str, object]) -> None:
         match message:
@@ -84,25 +104,24 @@ class Worker:
                 metrics = self._gateway.metrics.report() if is_with_metrics else None
                 self._say("report", to=to, checks=checks, metrics=metrics)
             case {"say": "mind", "numbers": list() as numbers}:
-                if not self.stopping.is_set():
-                    await self._gateway.listeners.mind(frozenset(numbers))
+                await self._gateway.listeners.mind(frozenset(numbers))
+            case {"say": "leave"}:
+                self._is_leaving = not self._stopping.is_set()
+                self._stopping.set()
             case _:
                 raise AssertionError(f"the supervisor says {message.get('say')!r}")
 
 
-def _bound(address: Address, number: int, descriptors: Mapping[int, tuple[int, ...]]) -> Bound:
-    sockets: dict[int, Sockets] = {
-        owner: tuple(socket.socket(fileno=descriptor) for descriptor in theirs) for owner, theirs in descriptors.items()
-    }
-    own = sockets.pop(number)
-    return Bound(address, own, sockets)
+def _bound(address: Address, own: Sequence[int], descriptors: Sequence[Sequence[int]]) -> Bound:
+    queues = dict(enumerate(from_descriptors(descriptors)))
+    return Bound(address, tuple(sock for number in own for sock in queues.pop(number)), queues)
 
 
 async def run(order: Order, channel: socket.socket, lines: Lines) -> int:
     """Be the worker that `order` says."""
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=LINE_LIMIT_BYTES)
     worker = Worker(order, reader, writer, lines)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     return await worker.run()
 
 

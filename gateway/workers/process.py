@@ -27,13 +27,15 @@ class WorkerProcess:
 
     def __init__(
         self,
-        number: int,
+        order: Order,
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_started: Callable[[], None],
     ) -> None:
-        self.number = number
+        self.number = order.number
+        self.own = frozenset(order.own)
+        self.drain = order.settings.drain
         self.pid = process.pid
         self.node_id: str | None = None
         self.failure: str | None = None
@@ -45,6 +47,8 @@ class WorkerProcess:
         self._asked = 0
         self._answers: dict[int, asyncio.Future[Mapping[str, bool] | None]] = {}
         self.has_started = False
+        self.has_answered = False
+        self.hangs = False
         self._on_started = on_started
         self.ended = asyncio.create_task(self._follow())
 
@@ -52,7 +56,7 @@ class WorkerProcess:
     async def start(cls, order: Order, on_started: Callable[[], None]) -> "WorkerProcess":
         """Start a worker. Raises OSError where the system has no process left for it."""
         ours, theirs = socket.socketpair()
-        descriptors = [fd for of_all in (order.proxy, order.admin) for fds in of_all.values() for fd in fds]
+        descriptors = [fd for queues in (order.proxy, order.admin) for queue in queues for fd in queue]
         with theirs:
             try:
                 process = await _python(theirs, descriptors)
@@ -61,7 +65,7 @@ class WorkerProcess:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT_BYTES)
         writer.write(written_order(order))
-        return cls(order.number, process, reader, writer, on_started)
+        return cls(order, process, reader, writer, on_started)
 
     @property
     def serves(self) -> bool:
@@ -84,8 +88,12 @@ class WorkerProcess:
             del self._answers[number]
 
     def mind(self, numbers: Iterable[int]) -> None:
-        """Have it accept connections in the place of these workers, and of no others."""
+        """Have it accept connections from these queues of others, and from no others of theirs."""
         self._say("mind", numbers=sorted(numbers))
+
+    def leave(self) -> None:
+        """Have it finish what is under way, streams and sockets too, and end: another has taken its place."""
+        self._say("leave")
 
     def terminate(self) -> None:
         """Have it finish what is under way, and end."""
@@ -124,6 +132,7 @@ class WorkerProcess:
             case {"say": "report", "to": int(to), "checks": dict(checks), "metrics": metrics}:
                 if isinstance(metrics, dict):
                     self.metrics = metrics
+                self.has_answered = True
                 answer = self._answers.get(to)
                 if answer is not None and not answer.done():
                     answer.set_result(checks)

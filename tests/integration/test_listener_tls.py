@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from tests.conftest import StartGateway
+from tests.fixtures.crew import Traffic
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
@@ -70,6 +71,23 @@ async def test_replaced_certificate_is_taken_up(gateway: StartGateway, files: Fi
     assert await status_trusting(new, node) == 200
     with pytest.raises(aiohttp.ClientConnectorCertificateError):
         await status_trusting(old, node)
+
+
+async def test_replacing_a_certificate_loses_nothing(gateway: StartGateway, files: Files) -> None:
+    """Connections that are made, and those that are kept, are served as the certificate changes, and changes back."""
+    old, new = trustme.CA(), trustme.CA()
+    files.write(old.issue_cert("127.0.0.1"))
+    node = await gateway({"listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}})
+    context = ssl.create_default_context()
+    old.configure_trust(context)
+    new.configure_trust(context)
+    async with Traffic(node.proxy_port, tls=context).running() as traffic:
+        for number, authority in enumerate((new, old)):
+            files.write(authority.issue_cert("127.0.0.1"))
+            await until(lambda done=number + 1: node.log.count("certificate_reloaded") == done)
+            so_far = traffic.seen.total()
+            await until(lambda before=so_far: traffic.seen.total() > before + 100)
+    assert set(traffic.seen) == {200}, traffic.seen
 
 
 async def test_unusable_certificate_stops_the_start(gateway: StartGateway, files: Files) -> None:

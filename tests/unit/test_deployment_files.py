@@ -11,9 +11,8 @@ import yaml
 from compose_spec import PyCompose
 
 from gateway.configuration import load
-from gateway.listeners import SHUTDOWN_SECONDS
 from gateway.settings import Settings
-from gateway.workers.crew import STOP_SECONDS
+from gateway.workers.crew import STORES_SECONDS
 
 CONFIG: Final = Path(__file__).parents[2] / "config"
 CLUSTER: Final = CONFIG / "k8s"
@@ -89,14 +88,20 @@ def test_pods_are_locked_down(kind: str) -> None:
 def test_nobody_is_killed_while_he_finishes() -> None:
     """What waits for the gateway to stop waits as long as that may take."""
     pod = the_pod("Deployment")
-    pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] >= pause + STOP_SECONDS
+    assert pod["terminationGracePeriodSeconds"] >= stop_seconds(CLUSTER / "gateway.yaml")
     compose = documents(CONFIG / "compose.yaml")[0]
-    assert float(compose["services"]["gateway"]["stop_grace_period"].removesuffix("s")) >= 2 * SHUTDOWN_SECONDS + 5
+    grace = float(compose["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= stop_seconds(CONFIG / "compose" / "gateway.yaml")
     unit = (CONFIG / "systemd" / "ostiary.service").read_text()
     stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert stop is not None
-    assert float(stop[1]) > STOP_SECONDS
+    assert float(stop[1]) > stop_seconds(CONFIG / "gateway.yaml")
+
+
+def stop_seconds(configuration: Path) -> float:
+    """As long as it may take a gateway to stop, from SIGTERM on, several workers or not."""
+    drain = load(configuration, VARIABLES).drain
+    return drain.delay_seconds + 2 * drain.finish_seconds + STORES_SECONDS
 
 
 def test_ports_are_those_of_the_configuration() -> None:
