@@ -170,7 +170,7 @@ async def test_many_reloads_leave_nothing_behind(gateway: StartGateway) -> None:
         now = await holdings()
         return all(one <= other for one, other in zip(now, before, strict=True))
 
-    await until(is_as_before, what=f"descriptors, connections and threads as before: {before}")
+    await until(is_as_before, seconds=30, what=f"descriptors, connections and threads as before: {before}")
     grown = process.memory_info().rss - memory
     assert grown < 50 * 500_000, f"{grown / 50:.0f} bytes for each reload"
 
