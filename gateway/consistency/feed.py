@@ -22,6 +22,7 @@ from gateway.telemetry.metrics import Metrics
 REPORT_SECONDS = 1.0
 # Between two polls, however urgent: pushes that overtake each other close their gap themselves within less.
 SHORTEST_PAUSE_SECONDS = 0.01
+RETRY_SECONDS = 1.0  # after a poll that failed, however long the bound
 # How long `start` waits for the first answer; without it the node starts, and is not ready.
 START_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
@@ -159,7 +160,8 @@ class Feed:
             self._tell_waiting()
             await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
             if not is_answered or (self.view.is_fresh and not self.view.wants_poll):
-                await woken(self._poll_now, seconds=began + self._poll_seconds - self._monotonic())
+                seconds = self._poll_seconds if is_answered else min(self._poll_seconds, RETRY_SECONDS)
+                await woken(self._poll_now, seconds=began + seconds - self._monotonic())
 
     def _tell_waiting(self) -> None:
         told, self._polled = self._polled, asyncio.get_running_loop().create_future()

@@ -53,7 +53,7 @@ async def lookups(node: GatewayProcess) -> float:
     """Decisions that took more than this process knew."""
     async with aiohttp.ClientSession() as session, session.get(f"{node.status_url}/metrics") as response:
         text = await response.text()
-    asked = re.findall(r'^ostiary_cache_events_total\{event="miss",layer="local"\} (\S+)$', text, re.MULTILINE)
+    asked = re.findall(r'^ostiary_cache_events_total\{layer="local",event="miss"\} (\S+)$', text, re.MULTILINE)
     assert asked
     return sum(map(float, asked))
 

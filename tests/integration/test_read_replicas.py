@@ -75,7 +75,7 @@ class Fleet:
         """How many questions to replicas ended so."""
         async with aiohttp.request("GET", f"{node.status_url}/metrics") as response:
             text = await response.text()
-        name = f'ostiary_cache_events_total{{event="{outcome}",layer="replica"}} '
+        name = f'ostiary_cache_events_total{{layer="replica",event="{outcome}"}} '
         return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
 

@@ -224,6 +224,7 @@ WHOLE: dict[str, Any] = {
     "github_secret_scanning": {},
     "trusted_proxies": ["10.0.0.0/8"],
     "tracing": {"endpoint": "http://collector:4318"},
+    "portal": {"url": "https://keys.example", "client_id": "portal", "client_secret": SECRET},
     "upstreams": {
         "api": {
             "targets": ["https://10.0.0.1:9001"],
@@ -261,6 +262,7 @@ OTHERS: dict[str, Any] = {
     "identity_headers.assertion": "X-Other", "identity_headers.scopes": "X-Other",
     "oidc.tenant_id": "t", "plans.limits": {"per_minute": 3}, "plans.features": {"api_access": False},
     "log.format": "json", "log.level": "debug", "log.access": "full", "access_share": 0.5,
+    "handover": "/run/other.sock", "portal.url": "https://elsewhere", "api_url": "https://elsewhere",
     "endpoint": "http://elsewhere:4318", "tracing.share": 0.5,
     "credentials": [{"query": "q"}], "roles.a": "tenant-admin", "groups.b": "tenant-admin",
 }  # fmt: skip

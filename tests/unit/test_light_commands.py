@@ -1,5 +1,6 @@
 """A start loads what it needs: help, completion and `check` neither servers nor stores."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from gateway.cli import application
 HEAVY = ("aiohttp", "asyncpg", "redis", "uvloop", "cryptography", "prometheus_client", "structlog", "jwt")
 CONFIGURATION = ("gateway.settings", "yaml")
 EXAMPLE = Path(__file__).parents[2] / "config" / "gateway.yaml"
+# Whatever shell the tests run in, completion is for the one that is named.
+NAMED_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
 SCRIPT = """
 import sys
 from gateway.cli import main
@@ -40,6 +43,7 @@ def test_what_is_not_loaded(arguments: tuple[str, ...], unloaded: tuple[str, ...
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, **NAMED_SHELL},
     )
     assert done.stdout.splitlines()[-1] == "loaded:"
 
