@@ -18,6 +18,7 @@ from gateway.stores.postgres.revisions import NodeReport, RevisionLog
 from gateway.stores.redis.channel import Batch, Channel
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.signs import signs_of
 
 REPORT_SECONDS = 1.0
 # Between two polls, however urgent: pushes that overtake each other close their gap themselves within less.
@@ -57,6 +58,7 @@ class Feed:
         self._environment = environment
         self._version = version
         self._monotonic = clock.monotonic
+        self._metrics = metrics
         self._channel = channel
         self._seal = seal
         self._poll_seconds = view.bound_seconds / 4
@@ -219,7 +221,14 @@ class Feed:
         asked_at = self._monotonic()
         age = self.view.age_seconds
         await self._revisions.report(
-            NodeReport(self.node_id, self._environment, self._version, self.view.revision, None if age == inf else age)
+            NodeReport(
+                self.node_id,
+                self._environment,
+                self._version,
+                self.view.revision,
+                None if age == inf else age,
+                signs_of(self._metrics, is_fresh=self.view.is_fresh),
+            )
         )
         self.view.registered(asked_at)
 

@@ -180,12 +180,20 @@ class AdminTokens:
         if not is_well_formed(token):
             return None
         digest = sha256_digest(token.encode())
-        found = await self._postgres.run(lambda c: sql.find_by_digest(c, digest), seconds=SECONDS, is_read=True)
-        if found is None:
+        return await self._standing(lambda c: sql.find_by_digest(c, digest))
+
+    async def find(self, token_id: str) -> Administrator | None:
+        """Whose this token is, which was recognised before; None where it has been revoked or has expired since.
+
+        Raises TenantSuspended (R279).
+        """
+        return await self._standing(lambda c: sql.find(c, token_id))
+
+    async def _standing(self, find: Callable[[Connection], Awaitable[sql.Found | None]]) -> Administrator | None:
+        found = await self._postgres.run(find, seconds=SECONDS, is_read=True)
+        if found is None or found.token.status != "active":
             return None
         row = found.token
-        if row.status != "active":
-            return None
         if not found.is_tenant_active:
             raise TenantSuspended(f"tenant {row.tenant_id!r} of {row.id}")
         if found.is_due:

@@ -205,7 +205,12 @@ class WindowChanged(Changed):
 
 
 class Node(Answer):
-    """A node as it last reported."""
+    """A node as it last reported, and what it has counted since its start.
+
+    `is_fresh`: whether it may decide by what it remembers. `decisions`: how many credentials it has judged, by where
+    it knew them from. `dependencies`: which of them answer it. `durations`: how many requests have taken so many
+    seconds at most, and more than the bound before.
+    """
 
     id: str
     version: str
@@ -214,10 +219,29 @@ class Node(Answer):
     started_at: datetime
     seen_at: datetime
     seen_seconds_ago: float
+    is_fresh: bool
+    decisions: dict[str, int]
+    dependencies: dict[str, bool]
+    durations: dict[str, int]
 
 
 class Nodes(Page[Node]):
     """Nodes."""
+
+
+class SigningKey(Answer):
+    """A key that signs tokens, or did. `state`: `next` is published before it signs, `previous` only proves."""
+
+    id: str
+    state: Literal["next", "current", "previous", "retired"]
+    created_at: datetime
+    activated_at: datetime | None
+    replaced_at: datetime | None
+    retired_at: datetime | None
+
+
+class SigningKeys(Page[SigningKey]):
+    """Signing keys."""
 
 
 class Verified(Answer):

@@ -35,6 +35,7 @@ from gateway.control.problems import answer_errors, mark_reply
 from gateway.control.replays import replaying
 from gateway.control.retired_secrets import RetiredSecrets
 from gateway.control.secret_scanning import SecretScanning, SecretScanningCalls
+from gateway.control.signing_key_calls import SigningKeyCalls
 from gateway.control.tenants import TenantCalls
 from gateway.control.usage import UsageReader
 from gateway.control.usage_calls import UsageCalls
@@ -77,7 +78,7 @@ def build_api(
     parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
     gate = Gate(bearers or AdminTokens(postgres), people)
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
-    pages = None if portal is None else portal.mounted_on(app, lambda request: request.remote)
+    pages = None if portal is None else portal.mounted_on(app, lambda request: request.remote, takes_tokens=True)
     for middleware in (answer_errors, gate.middleware, replaying(postgres, mutations)):
         app.middlewares.append(middleware if pages is None else _but_for(pages, middleware))
     app.on_response_prepare.append(mark_reply)
@@ -137,4 +138,9 @@ def _keys(parts: KeyParts, key_scopes: Sequence[str]) -> tuple[Call, ...]:
 
 
 def _oversight(postgres: Postgres, revisions: RevisionLog, secret_format: SecretFormat) -> tuple[Call, ...]:
-    return (*NodeCalls(revisions, secret_format.environment).calls(), *AuditCalls(postgres).calls())
+    environment = secret_format.environment
+    return (
+        *NodeCalls(revisions, environment).calls(),
+        *SigningKeyCalls(postgres, environment).calls(),
+        *AuditCalls(postgres).calls(),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.control import answers
+from gateway.control.admin_tokens import Administrator
 from gateway.control.authorization import administrator_of
 from gateway.control.calls import EVERYBODY, NDJSON, READERS_OF_ALL, Call, query_of
 from gateway.control.pages import AuditQuery, Query, page_of
@@ -53,11 +54,53 @@ class Chain:
         return Verdict(head.id, None if self.last.hash == head.hash else head.id)
 
 
-class AuditCalls:
-    """The handlers of `/v1/audit`. A tenant's administrator reads what is about that tenant alone (R272)."""
+class AuditTrail:
+    """Reads the trail. A tenant's administrator reads what is about that tenant alone (R272)."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
+
+    async def page(
+        self, caller: Administrator, asked: AuditQuery, *, after: int | None, limit: int
+    ) -> Sequence[AuditRow]:
+        """Up to `limit` events that are asked for, behind `after`. Raises StoreUnavailable."""
+        filters = filters_of(caller, asked)
+        if filters is None:
+            return []
+        return await self._postgres.run(
+            lambda c: sql.page(c, filters, after=after, limit=limit, is_latest_first=asked.order == "latest"),
+            seconds=READ_SECONDS,
+            is_read=True,
+        )
+
+    async def batches(
+        self, caller: Administrator, asked: AuditQuery, after: int | None
+    ) -> AsyncIterator[Sequence[AuditRow]]:
+        """All that is asked for, in pieces. Raises StoreUnavailable."""
+        while batch := await self.page(caller, asked, after=after, limit=BATCH):
+            yield batch
+            after = batch[-1].id
+
+
+def filters_of(caller: Administrator, asked: AuditQuery) -> Filters | None:
+    """What is asked for; None where the caller may see nothing of it."""
+    filters = Filters(
+        tenant_id=asked.tenant_id or caller.tenant_id,
+        actor=asked.actor,
+        target=asked.target,
+        action=asked.action,
+        since=asked.since,
+        until=asked.until,
+    )
+    return filters if caller.tenant_id in (None, filters.tenant_id) else None
+
+
+class AuditCalls:
+    """The handlers of `/v1/audit`."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._trail = AuditTrail(postgres)
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -93,9 +136,9 @@ class AuditCalls:
         )
 
     async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/audit?tenant_id=&actor=&target=&action=&since=&until=`, in the order of commits."""
-        asked, filters = self._asked(request)
-        rows = await self._page(filters, after=asked.number, limit=asked.limit + 1) if filters is not None else []
+        """`GET /v1/audit?tenant_id=&actor=&target=&action=&since=&until=&order=`."""
+        asked, caller = query_of(request, AuditQuery), administrator_of(request)
+        rows = await self._trail.page(caller, asked, after=asked.number, limit=asked.limit + 1)
         return reply(page_of(asked, rows, AuditRow.shown, lambda row: str(row.id)))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
@@ -103,8 +146,8 @@ class AuditCalls:
 
         One that is cut off ends without its last chunk, so that no client takes it for the whole.
         """
-        asked, filters = self._asked(request)
-        batches = self._batches(filters, asked.number) if filters is not None else _nothing()
+        asked, caller = query_of(request, AuditQuery), administrator_of(request)
+        batches = self._trail.batches(caller, asked, asked.number)
         batch = await anext(batches, None)  # before the head: what fails at once is a problem as any other
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         await response.prepare(request)
@@ -126,40 +169,10 @@ class AuditCalls:
         query_of(request, Query)
         head = await self._postgres.run(sql.head, seconds=READ_SECONDS, is_read=True)
         chain = Chain()
-        async for batch in self._batches(Filters(), 0):
+        async for batch in self._trail.batches(administrator_of(request), AuditQuery(), None):
             for event in batch:
                 if event.id > head.id:
                     break
                 if not chain.accepts(event):
                     return reply(Verdict(chain.last.id + 1, chain.last.id + 1).shown())
         return reply(chain.concluded(head).shown())
-
-    async def _page(self, filters: Filters, *, after: int, limit: int) -> Sequence[AuditRow]:
-        return await self._postgres.run(
-            lambda c: sql.page(c, filters, after=after, limit=limit), seconds=READ_SECONDS, is_read=True
-        )
-
-    async def _batches(self, filters: Filters, after: int) -> AsyncIterator[Sequence[AuditRow]]:
-        while batch := await self._page(filters, after=after, limit=BATCH):
-            yield batch
-            after = batch[-1].id
-
-    def _asked(self, request: web.Request) -> tuple[AuditQuery, Filters | None]:
-        """What is asked for; no filters where the caller may see nothing of it."""
-        asked, caller = query_of(request, AuditQuery), administrator_of(request)
-        filters = Filters(
-            tenant_id=asked.tenant_id or caller.tenant_id,
-            actor=asked.actor,
-            target=asked.target,
-            action=asked.action,
-            since=asked.since,
-            until=asked.until,
-        )
-        is_visible = caller.tenant_id in (None, filters.tenant_id)
-        return asked, filters if is_visible else None
-
-
-async def _nothing() -> AsyncIterator[Sequence[AuditRow]]:
-    nothing: tuple[Sequence[AuditRow], ...] = ()
-    for batch in nothing:
-        yield batch

@@ -102,10 +102,14 @@ def _bearer_token(request: web.Request) -> str:
 
 
 def _may(caller: Administrator, call: Call) -> bool:
-    """Whether the caller has one of these roles; of a tenant's callers, none may what its administrator may not."""
+    """Whether the caller may make the call."""
     if call.is_personal:
         return True  # the caller has been found to be a user, for whom nobody else's exists
-    roles = call.roles or frozenset()
+    return has_role(caller, call.roles or frozenset())
+
+
+def has_role(caller: Administrator, roles: frozenset[Role]) -> bool:
+    """Whether the caller may do what is for these roles; of a tenant's callers, none what its administrator may not."""
     return caller.role in roles and (caller.tenant_id is None or Role.TENANT_ADMIN in roles)
 
 

@@ -49,4 +49,8 @@ def shown_node(node: NodeRow) -> dict[str, Any]:
         "started_at": moments.text(node.started_at),
         "seen_at": moments.text(node.seen_at),
         "seen_seconds_ago": node.seen_seconds_ago,
+        "is_fresh": bool(node.signs.get("is_fresh", False)),
+        "decisions": node.signs.get("decisions", {}),
+        "dependencies": node.signs.get("dependencies", {}),
+        "durations": node.signs.get("durations", {}),
     }

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gateway.control.bodies import ID_SHAPE, Id
+from gateway.control.bodies import ID_SHAPE, Id, Text
 from gateway.control.moments import QueryMoment
 from gateway.control.problems import InvalidQuery
 from gateway.setting_values import Shape
@@ -70,9 +70,10 @@ class Listing(Query):
 
 
 class UsersQuery(Listing):
-    """`GET /v1/users`."""
+    """`GET /v1/users`. `search`: how the id begins, or the displayed name, in letters of either case."""
 
     tenant_id: Id | None = None
+    search: Annotated[Text, Field(max_length=200)] = ""
 
 
 class KeysQuery(Listing):
@@ -93,11 +94,12 @@ class AuditQuery(Listing):
     action: Annotated[str, Shape(r"[a-z_]+\.[a-z_]+", "an action", "Write one such as key.create.")] | None = None
     since: QueryMoment | None = None
     until: QueryMoment | None = None
+    order: Literal["oldest", "latest"] = "oldest"
 
     @property
-    def number(self) -> int:
+    def number(self) -> int | None:
         """`after` as the number of an event."""
-        return int(self.after or "0")
+        return int(self.after) if self.after else None
 
 
 Q = TypeVar("Q", bound=Query)

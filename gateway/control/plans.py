@@ -1,4 +1,4 @@
-"""The calls on plans."""
+"""Plans: looked up, and the calls on them."""
 
 import re
 from dataclasses import asdict
@@ -33,12 +33,26 @@ class InvalidPlanName(InvalidBody):
         super().__init__([{"place": "(path)", "message": message}], code=self.code)
 
 
+class Plans:
+    """Looks plans up."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def page(self, *, after: str = "", limit: int) -> list[PlanRow]:
+        """Up to `limit` plans with a name above `after`. Raises StoreUnavailable."""
+        return await self._postgres.run(
+            lambda c: sql.page(c, after=after, limit=limit), seconds=READ_SECONDS, is_read=True
+        )
+
+
 class PlanCalls:
     """The handlers of `/v1/plans`."""
 
     def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
         self._postgres = postgres
         self._mutations = mutations
+        self._plans = Plans(postgres)
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -84,9 +98,7 @@ class PlanCalls:
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/plans`."""
         asked = query_of(request, Listing)
-        rows = await self._postgres.run(
-            lambda c: sql.page(c, after=asked.after, limit=asked.limit + 1), seconds=READ_SECONDS, is_read=True
-        )
+        rows = await self._plans.page(after=asked.after, limit=asked.limit + 1)
         return reply(page_of(asked, rows, asdict, lambda row: row.name))
 
     async def show(self, request: web.Request) -> web.Response:

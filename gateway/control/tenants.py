@@ -1,4 +1,4 @@
-"""The calls on tenants."""
+"""Tenants: what may be done to them, and the calls that do it."""
 
 import contextlib
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 from aiohttp import web
 
 from gateway.control import answers, moments
+from gateway.control.admin_tokens import Administrator
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import NewTenant, TenantChange
 from gateway.control.calls import EVERYBODY, OPERATORS, Call, body_of, query_of
-from gateway.control.deeds import Deed
+from gateway.control.deeds import Answer, Deed
 from gateway.control.mutations import Judge, Mutations, NothingToDo
 from gateway.control.pages import Listing, page_of
 from gateway.control.paths import id_in_path
@@ -32,12 +33,65 @@ def shown_tenant(tenant: TenantRow) -> dict[str, Any]:
     }
 
 
-class TenantCalls:
-    """The handlers of `/v1/tenants`."""
+class Tenants:
+    """What may be done to tenants, but for deleting one. Every method raises StoreUnavailable.
+
+    A tenant's administrator has one: others do not exist for them (R272).
+    """
 
     def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
         self._postgres = postgres
         self._mutations = mutations
+
+    async def create(self, caller: Administrator, body: NewTenant) -> Answer:
+        """A new tenant, active. Raises DuplicateTenant."""
+        target = f"tenant:{body.id}"
+
+        async def work(connection: Connection) -> Deed:
+            after = shown_tenant(await sql.insert(connection, body.id, body.name))
+            return Deed("tenant.create", target, body.id, None, after, after, status=201)
+
+        return await self._mutations.apply(work, caller=caller, target=target, is_narrowing=False)
+
+    async def page(self, caller: Administrator, *, after: str = "", limit: int) -> list[TenantRow]:
+        """Up to `limit` tenants with an id above `after`; a tenant's administrator sees one."""
+        return await self._postgres.run(
+            lambda c: sql.page(c, only_id=caller.tenant_id, after=after, limit=limit),
+            seconds=READ_SECONDS,
+            is_read=True,
+        )
+
+    async def find(self, caller: Administrator, tenant_id: str) -> TenantRow:
+        """The tenant. Raises NotFound."""
+        if caller.tenant_id not in (None, tenant_id):
+            raise NotFound(f"{tenant_id!r} is not the caller's tenant")
+        row = await self._postgres.run(lambda c: sql.find(c, tenant_id), seconds=READ_SECONDS, is_read=True)
+        return _found(row, tenant_id)
+
+    async def change(self, caller: Administrator, tenant_id: str, body: TenantChange) -> Answer:
+        """Rename, suspend or readmit: a suspended tenant's credentials are all refused (R104).
+
+        Raises NotFound, RevocationPending.
+        """
+        target = f"tenant:{tenant_id}"
+
+        async def work(connection: Connection, judge: Judge) -> Deed:
+            tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
+            status = body.status or tenant.status
+            judge.declare(is_narrowing=status == "suspended" != tenant.status)
+            row = await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
+            after = shown_tenant(row)
+            return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), after, after)
+
+        return await self._mutations.apply_judged(work, caller=caller, target=target)
+
+
+class TenantCalls:
+    """The handlers of `/v1/tenants`."""
+
+    def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
+        self._mutations = mutations
+        self._tenants = Tenants(postgres, mutations)
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -92,48 +146,22 @@ class TenantCalls:
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/tenants`."""
         body = await body_of(request, NewTenant)
-        target = f"tenant:{body.id}"
-
-        async def work(connection: Connection) -> Deed:
-            after = shown_tenant(await sql.insert(connection, body.id, body.name))
-            return Deed("tenant.create", target, body.id, None, after, after, status=201)
-
-        caller = administrator_of(request)
-        return answered(await self._mutations.apply(work, caller=caller, target=target, is_narrowing=False))
+        return answered(await self._tenants.create(administrator_of(request), body))
 
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/tenants`; a tenant's administrator sees one."""
-        asked, caller = query_of(request, Listing), administrator_of(request)
-        rows = await self._postgres.run(
-            lambda c: sql.page(c, only_id=caller.tenant_id, after=asked.after, limit=asked.limit + 1),
-            seconds=READ_SECONDS,
-            is_read=True,
-        )
+        asked = query_of(request, Listing)
+        rows = await self._tenants.page(administrator_of(request), after=asked.after, limit=asked.limit + 1)
         return reply(page_of(asked, rows, shown_tenant, lambda row: row.id))
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /v1/tenants/{id}`."""
-        tenant_id, caller = id_in_path(request), administrator_of(request)
-        if caller.tenant_id not in (None, tenant_id):
-            raise NotFound(f"{tenant_id!r} is not the caller's tenant")
-        row = await self._postgres.run(lambda c: sql.find(c, tenant_id), seconds=READ_SECONDS, is_read=True)
-        return reply(shown_tenant(_found(row, tenant_id)))
+        return reply(shown_tenant(await self._tenants.find(administrator_of(request), id_in_path(request))))
 
     async def change(self, request: web.Request) -> web.Response:
         """`PATCH /v1/tenants/{id}`: a suspended tenant's credentials are all refused (R104)."""
-        body, tenant_id = await body_of(request, TenantChange), id_in_path(request)
-        target = f"tenant:{tenant_id}"
-
-        async def work(connection: Connection, judge: Judge) -> Deed:
-            tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
-            status = body.status or tenant.status
-            judge.declare(is_narrowing=status == "suspended" != tenant.status)
-            row = await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
-            after = shown_tenant(row)
-            return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), after, after)
-
-        caller = administrator_of(request)
-        return answered(await self._mutations.apply_judged(work, caller=caller, target=target))
+        body = await body_of(request, TenantChange)
+        return answered(await self._tenants.change(administrator_of(request), id_in_path(request), body))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /v1/tenants/{id}` with its users, keys, retired secrets and admin tokens (R103).

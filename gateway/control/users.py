@@ -1,4 +1,7 @@
-"""The calls on users. A tenant's administrator manages the users of that tenant; others do not exist for them."""
+"""Users: looked up, and the calls on them.
+
+A tenant's administrator manages the users of that tenant; others do not exist for them.
+"""
 
 from typing import Any
 
@@ -59,12 +62,37 @@ def visible(user: UserRow | None, caller: Administrator, user_id: str) -> UserRo
     return user
 
 
+class Users:
+    """Looks users up. Every method raises StoreUnavailable."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def find(self, caller: Administrator, user_id: str) -> UserRow:
+        """The user. Raises NotFound."""
+        row = await self._postgres.run(lambda c: sql.find(c, user_id), seconds=READ_SECONDS, is_read=True)
+        return visible(row, caller, user_id)
+
+    async def page(
+        self, caller: Administrator, *, tenant_id: str | None = None, search: str = "", after: str = "", limit: int
+    ) -> list[UserRow]:
+        """Up to `limit` users with an id above `after`: of one tenant, of those whose id or name begins so."""
+        tenant_id = tenant_id or caller.tenant_id
+        if caller.tenant_id not in (None, tenant_id):
+            return []
+        return await self._postgres.run(
+            lambda c: sql.page(c, tenant_id=tenant_id, search=search, after=after, limit=limit),
+            seconds=READ_SECONDS,
+            is_read=True,
+        )
+
+
 class UserCalls:
     """The handlers of `/v1/users`."""
 
     def __init__(self, postgres: Postgres, mutations: Mutations) -> None:
-        self._postgres = postgres
         self._mutations = mutations
+        self._users = Users(postgres)
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -108,23 +136,20 @@ class UserCalls:
         )
 
     async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/users?tenant_id=`."""
-        asked, caller = query_of(request, UsersQuery), administrator_of(request)
-        tenant_id = asked.tenant_id or caller.tenant_id
-        rows: list[UserRow] = []
-        if caller.tenant_id in (None, tenant_id):
-            rows = await self._postgres.run(
-                lambda c: sql.page(c, tenant_id=tenant_id, after=asked.after, limit=asked.limit + 1),
-                seconds=READ_SECONDS,
-                is_read=True,
-            )
+        """`GET /v1/users?tenant_id=&search=`."""
+        asked = query_of(request, UsersQuery)
+        rows = await self._users.page(
+            administrator_of(request),
+            tenant_id=asked.tenant_id,
+            search=asked.search,
+            after=asked.after,
+            limit=asked.limit + 1,
+        )
         return reply(page_of(asked, rows, shown_user, lambda row: row.id))
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /v1/users/{id}`."""
-        user_id = id_in_path(request)
-        row = await self._postgres.run(lambda c: sql.find(c, user_id), seconds=READ_SECONDS, is_read=True)
-        return reply(shown_user(visible(row, administrator_of(request), user_id)))
+        return reply(shown_user(await self._users.find(administrator_of(request), id_in_path(request))))
 
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /v1/users/{id}`: create (201) or overwrite (200). Suspending refuses all its credentials (R104)."""

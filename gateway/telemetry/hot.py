@@ -47,6 +47,10 @@ class HotCounter(Collector):
         """Every label set with its number."""
         return [(values, cell, NO_EXEMPLARS) for values, cell in self._cells.items()]
 
+    def values(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """Every label set with its number."""
+        return ((labels, cell[0]) for labels, cell in self._cells.items())
+
     def collect(self) -> Iterator[Metric]:
         """As Collector."""
         family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
@@ -141,6 +145,13 @@ class HotHistogram(Collector):
             ((value,), [*observed.counts, observed.total], observed.exemplars)
             for value, observed in self._observations.items()
         ]
+
+    def counts(self) -> list[int]:
+        """How many observations there are in each bucket, and above the last, of all label values together."""
+        totals = [0] * (len(self.bounds) + 1)
+        for observed in self._observations.values():
+            totals = [total + count for total, count in zip(totals, observed.counts, strict=True)]
+        return totals
 
     def collect(self) -> Iterator[Metric]:
         """As Collector."""

@@ -84,12 +84,21 @@ class Found(NamedTuple):
 
 async def find_by_digest(connection: Connection, digest: bytes) -> Found | None:
     """The token of this SHA-256."""
+    return await _find(connection, "digest", digest)
+
+
+async def find(connection: Connection, token_id: str) -> Found | None:
+    """The token of this id."""
+    return await _find(connection, "id", token_id)
+
+
+async def _find(connection: Connection, column: str, value: str | bytes) -> Found | None:
     row = await connection.fetchrow(
-        "SELECT a.*, coalesce(a.expires_at <= now(), false) AS is_expired,"
+        "SELECT a.*, coalesce(a.expires_at <= now(), false) AS is_expired,"  # noqa: S608  # our own text
         " coalesce(a.last_used_at <= now() - make_interval(secs => $2), true) AS is_due,"
         " coalesce(t.status = 'active', true) AS is_tenant_active"
-        " FROM admin_tokens AS a LEFT JOIN tenants AS t ON t.id = a.tenant_id WHERE a.digest = $1",
-        digest,
+        f" FROM admin_tokens AS a LEFT JOIN tenants AS t ON t.id = a.tenant_id WHERE a.{column} = $1",
+        value,
         USE_RECORDED_EVERY_SECONDS,
     )
     return None if row is None else Found(_token(row), row["is_due"], row["is_tenant_active"])

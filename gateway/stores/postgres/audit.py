@@ -15,6 +15,7 @@ import asyncpg
 
 from gateway.stores.postgres.connection import Connection
 
+LATEST = 2**62  # above every id
 GENESIS = bytes(32)  # what the first event has for the hash of the one before it
 
 
@@ -142,8 +143,10 @@ async def head(connection: Connection) -> Head:
     return Head(row["id"], row["hash"])
 
 
-async def page(connection: Connection, filters: Filters, *, after: int, limit: int) -> list[AuditRow]:
-    """Up to `limit` events with an id above `after`, by id, which is the order of commits."""
+async def page(
+    connection: Connection, filters: Filters, *, after: int | None, limit: int, is_latest_first: bool = False
+) -> list[AuditRow]:
+    """Up to `limit` events behind the id `after`, by id, which is the order of commits, or against it."""
     wanted: Sequence[tuple[str, Any]] = [
         ("tenant_id =", filters.tenant_id),
         ("actor_id =", filters.actor),
@@ -154,9 +157,10 @@ async def page(connection: Connection, filters: Filters, *, after: int, limit: i
     ]
     named = [(clause, value) for clause, value in wanted if value is not None]
     clauses = "".join(f" AND {clause} ${number}" for number, (clause, _) in enumerate(named, start=3))
+    sign, direction, start = ("<", "DESC", LATEST) if is_latest_first else (">", "", 0)
     rows = await connection.fetch(
-        f"SELECT * FROM audit_events WHERE id > $1{clauses} ORDER BY id LIMIT $2",  # noqa: S608  # our own clauses
-        after,
+        f"SELECT * FROM audit_events WHERE id {sign} $1{clauses} ORDER BY id {direction} LIMIT $2",  # noqa: S608  # our own clauses
+        start if after is None else after,
         limit,
         *(value for _, value in named),
     )

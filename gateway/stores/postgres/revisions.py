@@ -1,7 +1,10 @@
 """The log of what has changed, and the nodes that follow it (docs/consistency.md)."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -68,13 +71,14 @@ class PollAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What a node says about itself. `view_age_seconds` is None while it has no view."""
+    """What a node says about itself. `view_age_seconds` is None while it has no view; `signs` are its vital signs."""
 
     id: str
     environment: str
     version: str
     revision: int
     view_age_seconds: float | None
+    signs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class NodeRow:
     started_at: datetime
     seen_at: datetime
     seen_seconds_ago: float
+    signs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RevisionLog:
@@ -121,17 +126,19 @@ class RevisionLog:
         async def work(connection: Connection) -> None:
             await connection.execute(
                 """
-                INSERT INTO nodes AS n (id, environment, version, revision, view_age_seconds)
-                VALUES ($1, $2, $3, $4, $5)
+                INSERT INTO nodes AS n (id, environment, version, revision, view_age_seconds, signs)
+                VALUES ($1, $2, $3, $4, $5, $6)
                 ON CONFLICT (id) DO UPDATE SET
                     environment = excluded.environment, version = excluded.version, revision = excluded.revision,
-                    view_age_seconds = excluded.view_age_seconds, seen_at = clock_timestamp()
+                    view_age_seconds = excluded.view_age_seconds, signs = excluded.signs,
+                    seen_at = clock_timestamp()
                 """,
                 node.id,
                 node.environment,
                 node.version,
                 node.revision,
                 node.view_age_seconds,
+                json.dumps(node.signs),
             )
 
         await self._pg.run(work, seconds=REPORT_SECONDS)
@@ -158,13 +165,13 @@ class RevisionLog:
         async def work(connection: Connection) -> list[NodeRow]:
             rows = await connection.fetch(
                 """
-                SELECT id, version, revision, view_age_seconds, started_at, seen_at,
+                SELECT id, version, revision, view_age_seconds, started_at, seen_at, signs,
                     extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_seconds_ago
                 FROM nodes WHERE environment = $1 ORDER BY started_at, id
                 """,
                 environment,
             )
-            return [NodeRow(**row) for row in rows]
+            return [NodeRow(**{**row, "signs": json.loads(row["signs"])}) for row in rows]
 
         return await self._pg.run(work, seconds=REPORT_SECONDS, is_read=True)
 

@@ -132,15 +132,36 @@ async def standing(connection: Connection, user_id: str) -> Standing:
     return Standing(user, row["is_tenant_active"], row["asked_at"])
 
 
-async def page(connection: Connection, *, tenant_id: str | None, after: str, limit: int) -> list[UserRow]:
-    """Up to `limit` users with an id above `after`, by id; of one tenant, or of all where it is None."""
-    rows = await connection.fetch(
-        "SELECT * FROM users WHERE id > $1 AND ($2::text IS NULL OR tenant_id = $2) ORDER BY id LIMIT $3",
-        after,
-        tenant_id,
-        limit,
-    )
-    return [_user(row) for row in rows]
+def page_query(*, tenant_id: str | None, search: str, after: str, limit: int) -> tuple[str, list[str | int]]:
+    """The statement of a page and its arguments: only the filters that are there stand in it.
+
+    A tenant's users are a range of the index on tenant and id (see `key_pages`). What begins with `search` is two more
+    ranges, one of ids and one of names, in the order of bytes: unlike LIKE, they have an index in every plan.
+    """
+    arguments: list[str | int] = [after, limit]
+    clauses, order = ["id > $1"], "id"
+    if tenant_id is not None:
+        arguments.append(tenant_id)
+        clauses, order = ["(tenant_id, id) > ($3, $1) AND tenant_id <= $3"], "tenant_id, id"
+    if search:
+        arguments.append(search)
+        clauses.append(_BEGINS.replace("$n", f"${len(arguments)}::text"))
+    statement = f"SELECT * FROM users WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT $2"  # noqa: S608  # our own clauses
+    return statement, arguments
+
+
+_BEGINS = (
+    "(id ~>=~ $n AND id ~<~ ($n || chr(1114111))"
+    " OR lower(display_name) ~>=~ lower($n) AND lower(display_name) ~<~ (lower($n) || chr(1114111)))"
+)
+
+
+async def page(
+    connection: Connection, *, tenant_id: str | None, search: str = "", after: str, limit: int
+) -> list[UserRow]:
+    """Up to `limit` users with an id above `after`, by id: of one tenant or of all, found by `search` or not."""
+    statement, arguments = page_query(tenant_id=tenant_id, search=search, after=after, limit=limit)
+    return [_user(row) for row in await connection.fetch(statement, *arguments)]
 
 
 async def insert(connection: Connection, user: UserFacts) -> UserRow | None:

@@ -23,6 +23,7 @@ NOT_FOR_TENANT_ADMINS = {
     "PUT /v1/plans/{name}",
     "DELETE /v1/plans/{name}",
     "GET /v1/nodes",
+    "GET /v1/signing-keys",
     "GET /v1/audit/verify",
 }
 FOR_ANYBODY = {"GET /v1/openapi.json", "OPTIONS /v1/cache/invalidate"}

@@ -180,6 +180,10 @@ async def test_a_live_node_has_seen_a_change_when_the_answer_comes(management: M
             "started_at",
             "seen_at",
             "seen_seconds_ago",
+            "is_fresh",
+            "decisions",
+            "dependencies",
+            "durations",
         }
         assert node["id"] == "n2"
     finally:
