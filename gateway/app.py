@@ -277,7 +277,8 @@ class Gateway:
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         self.checks = checks
         signing_in = await self._open_people(postgres)
-        portal = self._portal(postgres, truth, propagator, secret_format, peppers, signing_in)
+        explain = self._explaining(admission, reader, view, postgres, shared, tokens, peppers)
+        portal = self._portal(postgres, truth, propagator, secret_format, peppers, signing_in, explain)
         api = build_api(
             postgres=postgres,
             changes=truth.changes,
@@ -289,7 +290,7 @@ class Gateway:
             metrics=metrics,
             people=None if signing_in is None else signing_in.people,
             key_scopes=() if settings.oidc is None else settings.oidc.key_scopes,
-            explain=self._explaining(admission, reader, view, postgres, shared, tokens, peppers),
+            explain=explain,
             github=settings.github_secret_scanning,
             portal=portal,
         )
@@ -398,6 +399,7 @@ class Gateway:
         secret_format: SecretFormat,
         peppers: Peppers,
         signing_in: SigningIn | None,
+        explain: Explain,
     ) -> Portal | None:
         settings = self._settings
         if settings.portal is None or settings.oidc is None or signing_in is None:
@@ -405,7 +407,17 @@ class Gateway:
         mutations = Mutations(truth.changes, propagator)
         parts = KeyParts(postgres, mutations, secret_format, peppers, settings.keys, self.metrics)
         lines = ReadyLines(settings.portal.api_url or _own_url(settings), settings.credentials)
-        return Portal(parts, signing_in.people, signing_in.keys, settings.oidc, settings.portal, lines, self._clock)
+        return Portal(
+            parts,
+            signing_in.people,
+            signing_in.keys,
+            settings.oidc,
+            settings.portal,
+            lines,
+            self._clock,
+            truth.revisions,
+            explain,
+        )
 
     async def _open_meter(self, postgres: Postgres, view: View) -> Meter:
         configured = self._settings.metering

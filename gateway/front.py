@@ -107,7 +107,7 @@ class Front:
         }
         if portal is not None:
             pages = web.Application(client_max_size=OWN_BODY_LIMIT_BYTES)
-            portal.mounted_on(pages, _address_of(proxies))
+            portal.mounted_on(pages, _address_of(proxies), takes_tokens=False)
             by_name[PORTAL_UPSTREAM] = await self._own_upstream(PORTAL_UPSTREAM, pages, table)
         services = Services(
             router=self.router,

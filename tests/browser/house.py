@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,10 @@ import aiohttp
 import asyncpg
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded.server_process import HOST
+from gateway.stores.postgres.connection import Postgres
+from gateway.telemetry.metrics import Metrics
 from tests.browser.install import MODULES, NODE, browser
 from tests.fixtures.gateway import GatewayProcess, operator_token
 from tests.fixtures.ports import free_port
@@ -113,18 +117,53 @@ class House:
             return response.status, body.get("code")
 
     async def user(
-        self, *, tenant: str | None = None, plan: str | None = "starter", display_name: str = "Ada Lovelace"
+        self,
+        *,
+        tenant: str | None = None,
+        plan: str | None = "starter",
+        display_name: str = "Ada Lovelace",
+        role: str | None = None,
     ) -> str:
-        """A new user, of a tenant of their own unless one is named; without a plan where that is None."""
+        """A new user, of a tenant of their own unless one is named; without a plan where that is None.
+
+        `role` is what the provider says of them: `boss` administrates the tenant, `auditor` reads it.
+        """
         number = next(self._numbers)
-        name = f"ada-{number}"
+        name = f"ada-{number}" if role is None else f"ada-{number}.{role}"
         if tenant is None:
-            tenant = f"acme-{number}"
-            await self.api("POST", "/v1/tenants", {"id": tenant, "name": "Acme"})
+            tenant = await self.tenant()
         await self.api("PUT", f"/v1/users/{name}", {"tenant_id": tenant, "display_name": display_name})
         if plan is not None:
             await self.api("PUT", f"/v1/users/{name}/entitlement", {"plan": plan})
         return name
+
+    async def tenant(self, name: str = "Acme") -> str:
+        """A new tenant."""
+        tenant = f"acme-{next(self._numbers)}"
+        await self.api("POST", "/v1/tenants", {"id": tenant, "name": name})
+        return tenant
+
+    async def admin_token(self, role: Role, tenant: str | None = None, name: str = "Grace") -> tuple[str, str]:
+        """A new admin token: its id, and its text."""
+        postgres = Postgres(self.dsn, metrics=Metrics())
+        await postgres.open()
+        try:
+            row, token = await AdminTokens(postgres).create(name=name, role=role, tenant_id=tenant, expires_at=None)
+            return row.id, token
+        finally:
+            await postgres.close()
+
+    async def at_desk(
+        self, role: Role = Role.OPERATOR, tenant: str | None = None, name: str = "Grace", **options: Any
+    ) -> Page:
+        """A page of somebody who has just signed in by a new admin token, in a browser of their own."""
+        _, token = await self.admin_token(role, tenant, name)
+        page = await (await self.context(**options)).new_page()
+        await page.goto(f"{self.url}/admin/sign-in")
+        await page.get_by_label("Admin token").fill(token)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url(re.compile("/portal/admin/(fleet|tenants/)"))
+        return page
 
     async def context(self, **options: Any) -> BrowserContext:
         """A browser that has been nowhere yet."""
@@ -200,6 +239,12 @@ def configuration(
             "issuer": provider.issuer,
             "audience": "https://api.example.com",
             "key_scopes": ["orders:read", "orders:write"],
+            "admin_roles": {"roles": {"boss": "tenant-admin", "auditor": "auditor"}},
+        },
+        "tokens": {
+            "issuer": "https://api.example.com",
+            "audience": "https://api.example.com",
+            "sealing_key": "of these tests alone: 0123456789abcdef",
         },
         "portal": {"url": url, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET},
         "upstreams": {"orders": {"targets": [upstream.url]}},
@@ -210,5 +255,6 @@ def configuration(
         "plans": {
             "starter": {"tier": 1, "features": {"api_access": True}, "limits": {"per_minute": 600}},
             "reader": {"tier": 0},
+            "pro": {"tier": 2, "features": {"api_access": True, "reports": True}, "limits": {"per_minute": 6000}},
         },
     }

@@ -6,7 +6,7 @@
     sign_in      by OpenID Connect: `attempt` is what a browser holds of it, `provider` asks the provider
     rendering    templates, and what all of them know; `charts` draws
     forms        what a browser has sent
-    ...          the pages themselves
+    ...          the pages themselves; those of `administration` are for who has a role
 
 It must not know: tables, and how a key comes into being.
 """

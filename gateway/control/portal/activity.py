@@ -12,7 +12,6 @@ from gateway.stores.postgres.audit import AuditRow
 from gateway.stores.postgres.connection import Postgres
 
 READ_SECONDS: Final = 3.0
-LATEST: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Activity:
         """Up to `limit` events about this person, the latest first."""
         user = person.user
         rows = await self._postgres.run(
-            lambda c: sql.of_user(c, user.id, user.tenant_id, before=before or LATEST, limit=limit),
+            lambda c: sql.of_user(c, user.id, user.tenant_id, before=before or sql.LATEST, limit=limit),
             seconds=READ_SECONDS,
             is_read=True,
         )

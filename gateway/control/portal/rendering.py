@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.control.portal.attempt import onward
-from gateway.control.portal.visits import has_person, has_session
+from gateway.control.portal.visits import has_administrator, has_person, has_session
 from gateway.control.portal.words import FAILURES, Words, spread
 from gateway.control.problems import Problem, request_id_of
 from gateway.errors import Fault, GatewayError
@@ -64,9 +64,13 @@ class Renderer:
         )
 
     def page(self, request: web.Request, template: str, *, status: int = 200, **context: Any) -> web.Response:
-        """A page. The template sees the context, and `session` and `person` where there are any."""
+        """A page. The template sees the context, and `session`, `person` and `administrator` where there are any."""
         text = self._environment.get_template(template).render(
-            session=has_session(request), person=has_person(request), path=request.path, **context
+            session=has_session(request),
+            person=has_person(request),
+            administrator=has_administrator(request),
+            path=request.path,
+            **context,
         )
         return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 

@@ -22,6 +22,7 @@ from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.portal_sessions import SessionRow
 
 USER: Final = "user"
+ADMIN_TOKEN: Final = "admin_token"  # noqa: S105  # the kind of a session
 SECONDS: Final = 3.0  # for one look
 SEEN_EVERY_SECONDS: Final = 60.0  # between two notes that a session is in use
 _TOKEN_BYTES: Final = 32

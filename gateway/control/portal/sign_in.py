@@ -9,7 +9,7 @@ from gateway.control.portal.gate import facts_of
 from gateway.control.portal.provider import Provider, SignInFailed
 from gateway.control.portal.rendering import Renderer
 from gateway.control.portal.sessions import USER, Sessions
-from gateway.control.portal.visits import Access, Page, has_session, session_of
+from gateway.control.portal.visits import Access, Page, has_session, session_of, takes_tokens
 from gateway.setting_values import PORTAL_PATH
 
 
@@ -38,12 +38,14 @@ class SignInPages:
 
     async def welcome(self, request: web.Request) -> web.Response:
         """`GET /portal`: the first page, for whoever is signed out."""
-        if has_session(request) is not None:
-            raise web.HTTPSeeOther(f"{PORTAL_PATH}/keys")
+        session = has_session(request)
+        if session is not None:
+            raise web.HTTPSeeOther(f"{PORTAL_PATH}/{'keys' if session.kind == USER else 'admin'}")
         after = onward(request.query.get("next", ""))
         sign_in = f"{self._url}{PORTAL_PATH}/sign-in?next={after}"
         state = request.query.get("state", "")
-        return self._renderer.page(request, "welcome.html", sign_in=sign_in, state=state)
+        by_token = f"{PORTAL_PATH}/admin/sign-in?next={after}" if takes_tokens(request) else None
+        return self._renderer.page(request, "welcome.html", sign_in=sign_in, by_token=by_token, state=state)
 
     async def begin(self, request: web.Request) -> web.Response:
         """`GET /portal/sign-in`: on to the provider."""

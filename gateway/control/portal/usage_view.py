@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.control.admin_tokens import Administrator
 from gateway.control.portal.charts import FAILED, KIND_OF, Day
-from gateway.control.usage import UsagePageQuery, UsageReader, wish_of
+from gateway.control.usage import AllUsagePageQuery, UsageReader, wish_of
 
 MOST_ROWS: Final = 20_000
 SPARK_DAYS: Final = 14
@@ -49,9 +49,18 @@ class UsageViews:
     def __init__(self, reader: UsageReader) -> None:
         self._reader = reader
 
-    async def of(self, caller: Administrator, days: int, key_id: str | None = None) -> UsageView:
-        """All that the caller has used in the last `days`, or one key of theirs."""
-        rows = await self._rows(caller, days, ("outcome", "code"), key_id)
+    async def of(
+        self,
+        caller: Administrator,
+        days: int,
+        key_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> UsageView:
+        """All that the caller may see of the last `days`, or of it what one key, user or tenant has used."""
+        asked = {"key_id": key_id, "user_id": user_id, "tenant_id": tenant_id}
+        rows = await self._rows(caller, days, ("outcome", "code"), asked)
         by_end: dict[tuple[str, str], int] = defaultdict(int)
         for row in rows:
             by_end[row["outcome"], row["code"]] += row["requests"]
@@ -65,18 +74,18 @@ class UsageViews:
 
     async def by_key(self, caller: Administrator) -> Mapping[str, Sequence[Day]]:
         """The last days of each key of the caller that was used."""
-        rows = await self._rows(caller, SPARK_DAYS, ("key",), None)
+        rows = await self._rows(caller, SPARK_DAYS, ("key",), {})
         of_keys: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             of_keys[row["key_id"]].append(row)
         return {key_id: _days(of_key, SPARK_DAYS) for key_id, of_key in of_keys.items()}
 
     async def _rows(
-        self, caller: Administrator, days: int, by: tuple[str, ...], key_id: str | None
+        self, caller: Administrator, days: int, by: tuple[str, ...], of: Mapping[str, str | None]
     ) -> list[dict[str, Any]]:
         since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
-        asked = UsagePageQuery.model_construct(since=since, until=None, step="day", by=by)
-        page = await self._reader.page(wish_of(asked, caller, key_id=key_id), after=None, limit=MOST_ROWS)
+        asked = AllUsagePageQuery.model_construct(since=since, until=None, step="day", by=by).model_copy(update=of)
+        page = await self._reader.page(wish_of(asked, caller), after=None, limit=MOST_ROWS)
         rows: list[dict[str, Any]] = page["items"]
         return rows
 

@@ -7,14 +7,16 @@ from typing import Final
 
 from aiohttp import web
 
-from gateway.control.admin_tokens import Administrator
+from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.people import Person
 from gateway.control.portal.sessions import Session
 from gateway.control.problems import request_id_of
 
 _SESSION: Final = web.RequestKey("portal_session", Session)
 _PERSON: Final = web.RequestKey("portal_person", Person)
+_ADMINISTRATOR: Final = web.RequestKey("portal_administrator", Administrator)
 _ADDRESS: Final = web.RequestKey("portal_address", str)
+_TAKES_TOKENS: Final = web.RequestKey("portal_takes_tokens", bool)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,6 +27,7 @@ class Access(StrEnum):
     ANYBODY = "anybody"
     SESSION = "session"  # whoever has a session, whatever has become of them since
     USER = "user"  # who has signed in by the provider, and is a user in good standing now
+    ADMINISTRATOR = "administrator"  # who has one of the page's roles now, by an admin token or by the provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Page:
     path: str  # below /portal
     handler: Handler
     access: Access = Access.USER
+    roles: frozenset[Role] = frozenset()
 
 
 def enter(request: web.Request, session: Session | None, person: Person | None, address: str | None) -> None:
@@ -47,6 +51,21 @@ def enter(request: web.Request, session: Session | None, person: Person | None, 
         request[_ADDRESS] = address
 
 
+def enter_administrator(request: web.Request, administrator: Administrator) -> None:
+    """Say which rights somebody has who is there."""
+    request[_ADMINISTRATOR] = administrator
+
+
+def open_to_tokens(request: web.Request) -> None:
+    """Say that the request has come to a place where one may sign in by an admin token."""
+    request[_TAKES_TOKENS] = True
+
+
+def takes_tokens(request: web.Request) -> bool:
+    """Whether one may sign in by an admin token where the request has come to."""
+    return request.get(_TAKES_TOKENS) is True
+
+
 def has_session(request: web.Request) -> Session | None:
     """The session, where there is one that has been looked up."""
     return request.get(_SESSION)
@@ -55,6 +74,11 @@ def has_session(request: web.Request) -> Session | None:
 def has_person(request: web.Request) -> Person | None:
     """Who has signed in, where that is known."""
     return request.get(_PERSON)
+
+
+def has_administrator(request: web.Request) -> Administrator | None:
+    """Whose rights stand behind the request, where it is somebody's who has any."""
+    return request.get(_ADMINISTRATOR)
 
 
 def session_of(request: web.Request) -> Session:
@@ -69,6 +93,14 @@ def person_of(request: web.Request) -> Person:
 
 def owner_of(request: web.Request) -> Administrator:
     """Who is calling, for the services: a user, for whom nothing but what is theirs exists (R272)."""
-    caller = person_of(request).as_owner
+    return _from(request, person_of(request).as_owner)
+
+
+def administrator_of(request: web.Request) -> Administrator:
+    """Who is calling, for the services: with the rights of a role, as at the management API."""
+    return _from(request, request[_ADMINISTRATOR])
+
+
+def _from(request: web.Request, caller: Administrator) -> Administrator:
     origin = replace(caller.origin, address=request.get(_ADDRESS), request_id=request_id_of(request))
     return replace(caller, origin=origin)

@@ -45,10 +45,17 @@ FAILURES: Final = {
         "Your organisation is suspended",
         "No key of your organisation is admitted for now. Its administrator can tell you why.",
     ),
-    "not_found": Words(
-        "There is no such page", "It does not exist, or is not yours. The list of your keys is a good place to go on."
-    ),
+    "not_found": Words("There is no such page", "It does not exist, or is not yours. Go on where the button leads."),
     "method_not_allowed": Words("There is no such page", "The list of your keys is a good place to go on."),
+    "forbidden": Words(
+        "Your role does not allow this", "It is for administrators with other rights. Nothing has been changed."
+    ),
+    "invalid_admin_token": Words(
+        "Your admin token has ended", "It was revoked or has expired. Nothing has been changed."
+    ),
+    "rate_limited": Words(
+        "That was too often", "Keys can be looked for by their secrets so many times a minute. Try again in a moment."
+    ),
     "key_revoked": Words(
         "This key is revoked", "It stays so: a revoked key cannot be changed any more. Create another one."
     ),
@@ -76,8 +83,20 @@ ACTIONS: Final = {
     "retired_secret.set_window": "End of an old secret moved",
     "user.create": "User created",
     "user.change": "User changed",
+    "user.delete": "User deleted",
     "entitlement.put": "Plan given",
     "entitlement.delete": "Plan taken away",
+    "tenant.create": "Tenant created",
+    "tenant.change": "Tenant changed",
+    "tenant.delete": "Tenant deleted",
+    "tenant.delete_users": "Users of a tenant deleted",
+    "plan.put": "Plan set up",
+    "plan.delete": "Plan deleted",
+    "admin_token.create": "Admin token created",
+    "admin_token.revoke": "Admin token revoked",
+    "signing_key.tend": "Signing keys tended",
+    "signing_key.rotate": "Signing key rotated",
+    "signing_key.withdraw": "Signing key withdrawn",
 }
 
 
