@@ -1,6 +1,7 @@
 """What an operator does in a browser: finds a key, ends it, stops a tenant, changes a plan, and looks at the fleet."""
 
 import re
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
@@ -50,7 +51,7 @@ async def test_an_operator_signs_in_by_a_token_and_goes_with_it(house: House) ->
     assert (reply.status, reply.headers["location"]) == (303, "/portal?next=/portal/admin/fleet")
     assert (await page.request.get(f"{house.public_url}/admin/sign-in")).status == 404
     csrf = await page.locator("input[name=csrf]").first.input_value()
-    form = {"csrf": csrf, "token": token}
+    form: dict[str, Any] = {"csrf": csrf, "token": token}
     reply = await page.request.post(f"{house.public_url}/admin/sign-in", form=form, max_redirects=0)
     assert reply.status == 404
     await page.goto(f"{house.url}/admin/tenants")

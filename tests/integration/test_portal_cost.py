@@ -87,7 +87,7 @@ async def crowd(gateway: StartGateway, postgres_dsn: str, operator_token: str) -
     await database.execute(SEED)
     postgres = Postgres(postgres_dsn, metrics=Metrics())
     await postgres.open()
-    facts = {"tenant_id": None, "roles": [], "groups": []}
+    facts: dict[str, Any] = {"tenant_id": None, "roles": [], "groups": []}
     token = await Sessions(postgres, PortalSettings.model_validate(portal)).begin(USER, "ada", facts)
     await postgres.close()
     headers = {"Cookie": f"ostiary_session={token}"}
@@ -126,7 +126,7 @@ async def test_an_operator_of_100_000_keys_waits_as_long_as_a_user_of_five(crowd
 QUERIES: Final[dict[str, tuple[str, list[str | int]]]] = {
     **{
         f"keys {filters}": key_pages.page_query(
-            **{"tenant_id": None, "user_id": None, "status": None, **filters},  # type: ignore[arg-type]
+            **{"tenant_id": None, "user_id": None, "status": None, **filters},
             after=DEEP,
             limit=51,
         )
