@@ -54,10 +54,7 @@ class TokenSignIn:
 
     async def begin(self, request: web.Request) -> web.Response:
         """`POST /portal/admin/sign-in`: a session, for whoever holds a token that is good now."""
-        check_site(request)
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise ForeignForm(f"sent by a page of {origin[:100]!r}")
+        _check_origin(request)
         form = await read_form(request)
         after = form.text("next")
         if not takes_tokens(request):
@@ -70,6 +67,17 @@ class TokenSignIn:
         response = web.Response(status=303, headers={"Location": _onward(after)})
         self._cookies.keep_session(response, session)
         return response
+
+
+def _check_origin(request: web.Request) -> None:
+    """Raise ForeignForm for a form of another site: there is no session yet whose token it could carry.
+
+    Browsers say so over https; over plain http they say of which page it is.
+    """
+    check_site(request)
+    origin = request.headers.get("Origin")
+    if "Sec-Fetch-Site" not in request.headers and origin is not None and urlsplit(origin).netloc != request.host:
+        raise ForeignForm(f"sent by a page of {origin[:100]!r}")
 
 
 def _onward(after: str) -> str:
