@@ -75,8 +75,8 @@ class Inquiry(Exchange):
                 self._task = asyncio.create_task(self._wait_for_signer(asserter, decision))
                 return
             identity += asserter.line(principal, now)
-        if now >= services.last_used.due_at.get(principal.key_id, 0.0):
-            services.last_used.note(principal.key_id, now)
+        if now >= services.last_used.due_at.get(principal.use, 0.0):
+            services.last_used.note(principal.use, now)
         self._let_pass(identity, FORWARDED)
 
     def _let_pass(self, identity: bytes, outcome: Outcome) -> None:

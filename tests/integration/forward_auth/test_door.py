@@ -268,6 +268,23 @@ async def test_it_is_metered_and_counted_as_what_it_names(
     assert await counted(node, "ostiary_requests", route=".ostiary.auth") == 0
 
 
+async def test_what_passes_uses_its_key(node: GatewayProcess, caller: Caller, postgres_dsn: str) -> None:
+    """A key that lets a question pass is in use, and so is its secret. R310, R312."""
+    await about(node, "/orders", caller.secret)
+    connection = await asyncpg.connect(postgres_dsn)
+    try:
+
+        async def is_written() -> bool:
+            row = await connection.fetchrow(
+                "SELECT last_used_at, secret_first_used_at FROM api_keys WHERE id = $1", caller.key_id
+            )
+            return None not in tuple(row)
+
+        await until(is_written, what="the use")
+    finally:
+        await connection.close()
+
+
 async def test_one_connection_serves_all_questions(node: GatewayProcess, caller: Caller) -> None:
     """Questions and requests of many clients come on one connection; each gets its own answer, in order."""
     reader, writer = await asyncio.open_connection(HOST, node.proxy_port)
