@@ -9,7 +9,8 @@ from typing import Any
 from setuptools import setup
 
 WARM = [
-    *(f"gateway/proxy/{name}.py" for name in ("client", "request_head", "remembered", "framing", "router", "exchange")),
+    *(f"gateway/proxy/{name}.py" for name in ("client", "request_head", "remembered", "framing", "router")),
+    *(f"gateway/proxy/{name}.py" for name in ("exchange", "ending", "recorded", "tries")),
     *(
         f"gateway/proxy/{name}.py"
         for name in ("heads", "edge", "target", "upstream_connection", "response_head", "tally", "inquiry")

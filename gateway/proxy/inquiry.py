@@ -8,13 +8,14 @@ is needed for, the address of its client, is believed of trusted ones alone, as 
 the signed assertion, which would be worth something to others.
 """
 
-import asyncio
+from functools import partial
 
 from gateway.auth.admission import Admitted
 from gateway.errors import GatewayError
 from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.errors import BadRequest
-from gateway.proxy.exchange import FORWARDED, Exchange
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.recorded import FORWARDED
 from gateway.proxy.router import Match
 from gateway.proxy.tally import Outcome
 
@@ -72,7 +73,7 @@ class Inquiry(Exchange):
         asserter = upstream.asserter
         if asserter is not None and self._client.edge.is_trusted:
             if asserter.signers.current is None:
-                self._task = asyncio.create_task(self._wait_for_signer(asserter, decision))
+                self._later(partial(self._wait_for_signer, asserter, decision))
                 return
             identity += asserter.line(principal, now)
         if now >= services.last_used.due_at.get(principal.use, 0.0):
