@@ -5,7 +5,7 @@ The map, outermost first; an arrow of imports goes down only:
     cli/          the commands (`ostiary up`, `serve`, `keys` ...)
     workers/      several processes behind one set of ports (`serve --workers`)
     running/      how a process runs: signals, new settings, its end, and the process that comes after it
-    app.py        the composition root, with front.py (the public listener), limit_parts.py and listeners.py: the only
+    app.py        the composition root, with front.py (the public listener), listeners.py and *_parts.py: the only
                   place that names concrete classes
     embedded/     a private PostgreSQL and Redis, and an example upstream, for `ostiary up`
     proxy/        bytes in, bytes out: the story of a request stands in `proxy/exchange.py`

@@ -8,109 +8,50 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from pydantic import SecretStr
 
 from gateway import __version__
 from gateway.auth.admission import Admission
-from gateway.auth.assertions import Asserter
 from gateway.auth.credentials import CredentialReader
 from gateway.auth.explanation import Hearings
 from gateway.auth.last_used import LastUsed, ids_of
-from gateway.auth.secrets import Peppers, SecretFormat
-from gateway.auth.signing import Sealer
-from gateway.auth.tokens import Signers, TokenVerifier
+from gateway.auth.secrets import Peppers
+from gateway.auth.tokens import Signers
 from gateway.clock import Clock, SystemClock
-from gateway.consistency.confirmation import Propagator
 from gateway.consistency.feed import Feed
-from gateway.consistency.relay import Relay
 from gateway.consistency.view import EVERYTHING, View
-from gateway.control.admin_tokens import Administrator, Role
 from gateway.control.api import build_api
-from gateway.control.deeds import Origin
 from gateway.control.explain import Explain
 from gateway.control.idempotency import Purge
 from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of
 from gateway.control.mutations import Mutations
-from gateway.control.people import People
-from gateway.control.portal.application import Portal
-from gateway.control.portal.ready_lines import ReadyLines
-from gateway.control.provider import ProviderKeys
-from gateway.control.signing_keys import SignerKeeper, SigningKeys
-from gateway.control.tokens import Mint
-from gateway.errors import GatewayError, Outage, StoreUnavailable
+from gateway.errors import GatewayError, Outage
 from gateway.front import Front
 from gateway.limit_parts import open_limits
 from gateway.limits.metering import Meter
 from gateway.listeners import LAST_MOMENT_SECONDS, LAST_REQUEST_SECONDS, Listeners, Places
-from gateway.proxy.assembly import (
-    explainer_of,
-    identity_names,
-)
+from gateway.people_parts import open_people, portal_of
+from gateway.proxy.assembly import explainer_of, identity_names
 from gateway.proxy.explanation import Question
 from gateway.settings import Settings
+from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS, Preparation, Shared, Stores, Truth
 from gateway.stores.postgres.changes import Changes
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.last_used import LastUsedStore
 from gateway.stores.postgres.lookup import KeyLookup
-from gateway.stores.postgres.migrate import check_schema
-from gateway.stores.postgres.plans import PlanRow, declare
-from gateway.stores.postgres.replicas import Replicas
 from gateway.stores.postgres.revisions import RevisionLog
 from gateway.stores.postgres.usage import UsageStore
-from gateway.stores.redis.channel import Channel
-from gateway.stores.redis.connection import Redis
-from gateway.stores.redis.entries import RedisEntries
-from gateway.stores.redis.seal import Seal
 from gateway.telemetry.lines import Lines
 from gateway.telemetry.metrics import Metrics
+from gateway.token_parts import Tokens
 from gateway.watch_parts import open_watch
 
 log = structlog.get_logger(__name__)
 
-LOOKUP_CONNECTIONS: Final = 10
-FEED_CONNECTIONS: Final = 2  # apart, so that a flood of lookups cannot starve the polls and age the view
-RETRY_SECONDS: Final = 1.0  # between two looks at a database that is away at start
 READY_POLL_SECONDS: Final = 0.05
 LISTENING: Final = "listening"  # the one check that fails before it listens
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """The parts that speak to Postgres about keys and revisions."""
-
-    revisions: RevisionLog
-    changes: Changes
-    lookup: KeyLookup
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """The parts that speak to Redis; none where none is configured."""
-
-    seal: Seal | None = None
-    channel: Channel | None = None
-    entries: RedisEntries | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The parts for access tokens; none where they are not configured."""
-
-    sealer: Sealer
-    signers: Signers
-    verifier: TokenVerifier
-
-
-@dataclass(frozen=True, slots=True)
-class SigningIn:
-    """The parts for users who sign in at a provider."""
-
-    keys: ProviderKeys
-    people: People
 
 
 class Gateway:
@@ -132,7 +73,6 @@ class Gateway:
         self._settings = settings
         self._clock = clock or SystemClock()
         self._stack = contextlib.AsyncExitStack()
-        self._is_prepared = False
         self._is_listening = False  # for callers
         self.node_id = f"node_{secrets.token_hex(8)}"  # a new one for every start
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
@@ -216,10 +156,13 @@ class Gateway:
         settings, clock, metrics = self._settings, self._clock, self.metrics
         keys, cache = settings.keys, settings.cache
 
-        postgres = await self._open_postgres(LOOKUP_CONNECTIONS)
-        feed_postgres = await self._open_postgres(FEED_CONNECTIONS)
-        await self._prepare(postgres)
-        shared = await self._open_shared()
+        stores = Stores(settings, self.node_id, clock, metrics, self._stack)
+        postgres = await stores.open_postgres(LOOKUP_CONNECTIONS)
+        feed_postgres = await stores.open_postgres(FEED_CONNECTIONS)
+        preparation = Preparation(settings, postgres, self.failure)
+        self._stack.push_async_callback(preparation.close)
+        await preparation.start()
+        shared = await stores.open_shared()
         changes = Changes(postgres, environment=settings.environment)
         truth = Truth(RevisionLog(feed_postgres), changes, KeyLookup(postgres))
         view = View(
@@ -240,7 +183,7 @@ class Gateway:
             seal=shared.seal,
         )
         peppers = peppers_of(keys)
-        tokens = self._tokens()
+        tokens = Tokens.configured(settings)
         admission = Admission(
             environment=settings.environment,
             peppers=peppers,
@@ -254,7 +197,7 @@ class Gateway:
             local_entries=cache.local_entries,
             ttl_seconds=cache.ttl_seconds,
             negative_ttl_seconds=cache.negative_ttl_seconds,
-            replicas=await self._open_replicas(),
+            replicas=await stores.open_replicas(),
             isolated_seconds=cache.serve_isolated_seconds,
             tokens=None if tokens is None else (tokens.verifier, truth.lookup),
         )
@@ -263,22 +206,24 @@ class Gateway:
         view.listen(on_invalidated=_evicting(admission, signers), on_reset=_forgetting(admission, signers))
         await feed.start()
         self._stack.push_async_callback(feed.close)
-        propagator = await self._start_propagation(truth, shared, feed)
+        propagator = await stores.start_propagation(truth, shared, feed)
+        mutations = Mutations(changes, propagator)
 
         checks: dict[str, Callable[[], bool]] = {
-            "schema": lambda: self._is_prepared,
+            "schema": lambda: preparation.is_done,
             "view": lambda: view.is_fresh,
             LISTENING: lambda: self._is_listening,
         }
         if tokens is not None:
             checks["signing_keys"] = lambda: tokens.signers.is_loaded
-            await self._keep_signers(postgres, Mutations(truth.changes, propagator), tokens)
+            await tokens.keep(postgres, mutations, self.node_id, self._stack)
         secret_format = secret_format_of(keys, settings.environment)
         reader = CredentialReader(secret_format, accepts_tokens=tokens is not None)
         self.checks = checks
-        signing_in = await self._open_people(postgres)
+        signing_in = await open_people(settings, postgres, clock, metrics, self._stack)
         explain = self._explaining(admission, reader, view, postgres, shared, tokens, peppers)
-        portal = self._portal(postgres, truth, propagator, secret_format, peppers, signing_in, explain)
+        parts = KeyParts(postgres, mutations, secret_format, peppers, keys, metrics)
+        portal = portal_of(settings, parts, signing_in, clock, truth.revisions, explain)
         api = build_api(
             postgres=postgres,
             changes=truth.changes,
@@ -310,113 +255,11 @@ class Gateway:
             reader,
             last_used,
             meter,
-            self._mint(postgres, tokens),
-            self._asserters(tokens, view),
+            None if tokens is None else tokens.mint(postgres, metrics),
+            {} if tokens is None else tokens.asserters(view.to_database),
             limiting,
             watch,
             portal,
-        )
-
-    # -- tokens
-
-    def _tokens(self) -> Tokens | None:
-        configured = self._settings.tokens
-        if configured is None:
-            return None
-        signers = Signers()
-        verifier = TokenVerifier(
-            signers,
-            issuer=configured.issuer,
-            audience=configured.audience,
-            environment=self._settings.environment,
-            leeway_seconds=configured.leeway_seconds,
-        )
-        return Tokens(Sealer(configured.sealing_key.get_secret_value()), signers, verifier)
-
-    async def _keep_signers(self, postgres: Postgres, mutations: Mutations, tokens: Tokens) -> None:
-        configured = self._settings.tokens
-        assert configured is not None
-        signing_keys = SigningKeys(
-            postgres,
-            mutations,
-            tokens.sealer,
-            caller=Administrator(self.node_id, Role.OPERATOR, None, Origin("node", self.node_id, "gateway")),
-            environment=self._settings.environment,
-            rotate_after_seconds=configured.rotate_after_seconds,
-        )
-        keeper = SignerKeeper(signing_keys, tokens.signers)
-        self._stack.push_async_callback(keeper.close)
-        await keeper.start()
-
-    def _mint(self, postgres: Postgres, tokens: Tokens | None) -> Mint | None:
-        if tokens is None:
-            return None
-        configured = self._settings.tokens
-        assert configured is not None
-        return Mint(
-            postgres,
-            tokens.sealer,
-            tokens.signers,
-            configured,
-            environment=self._settings.environment,
-            key_id_header=self._settings.identity_headers.key_id,
-            metrics=self.metrics,
-        )
-
-    def _asserters(self, tokens: Tokens | None, view: View) -> dict[str, Asserter]:
-        """What signs for the upstreams that ask for it, by their names."""
-        settings, configured = self._settings, self._settings.tokens
-        if tokens is None or configured is None:
-            return {}
-        return {
-            name: Asserter(
-                tokens.signers,
-                header=settings.identity_headers.assertion,
-                issuer=configured.issuer,
-                audience=name,
-                environment=settings.environment,
-                to_database=view.to_database,
-            )
-            for name, upstream in settings.upstreams.items()
-            if upstream.assertion
-        }
-
-    async def _open_people(self, postgres: Postgres) -> SigningIn | None:
-        """Whom a provider signs in; none where none is configured. It is not waited for."""
-        configured = self._settings.oidc
-        if configured is None:
-            return None
-        keys = ProviderKeys(configured, clock=self._clock, metrics=self.metrics)
-        await keys.start()
-        self._stack.push_async_callback(keys.close)
-        return SigningIn(keys, People(postgres, keys, configured))
-
-    def _portal(
-        self,
-        postgres: Postgres,
-        truth: Truth,
-        propagator: Propagator,
-        secret_format: SecretFormat,
-        peppers: Peppers,
-        signing_in: SigningIn | None,
-        explain: Explain,
-    ) -> Portal | None:
-        settings = self._settings
-        if settings.portal is None or settings.oidc is None or signing_in is None:
-            return None
-        mutations = Mutations(truth.changes, propagator)
-        parts = KeyParts(postgres, mutations, secret_format, peppers, settings.keys, self.metrics)
-        lines = ReadyLines(settings.portal.api_url or _own_url(settings), settings.credentials)
-        return Portal(
-            parts,
-            signing_in.people,
-            signing_in.keys,
-            settings.oidc,
-            settings.portal,
-            lines,
-            self._clock,
-            truth.revisions,
-            explain,
         )
 
     async def _open_meter(self, postgres: Postgres, view: View) -> Meter:
@@ -468,92 +311,6 @@ class Gateway:
 
         return explain
 
-    # -- the stores
-
-    async def _open_postgres(
-        self, pool_size: int, dsn: SecretStr | None = None, replica: int | None = None
-    ) -> Postgres:
-        url = (dsn or self._settings.postgres.dsn).get_secret_value()
-        postgres = Postgres(url, pool_size=pool_size, metrics=self.metrics, replica=replica)
-        await postgres.open()
-        self._stack.push_async_callback(postgres.close)
-        return postgres
-
-    async def _open_replicas(self) -> Replicas | None:
-        dsns = self._settings.postgres.replicas
-        lookups = [
-            KeyLookup(await self._open_postgres(LOOKUP_CONNECTIONS, dsn, number), is_replica=True)
-            for number, dsn in enumerate(dsns)
-        ]
-        return Replicas(lookups, monotonic=self._clock.monotonic) if lookups else None
-
-    async def _prepare(self, postgres: Postgres) -> None:
-        """Check the schema and declare the configured plans: now, or as soon as the database is there."""
-        try:
-            await self._prepare_now(postgres)
-        except StoreUnavailable as error:
-            log.warning("database_away_at_start", error=str(error))
-            task = asyncio.create_task(self._prepare_later(postgres))
-            self._stack.push_async_callback(_cancelled, task)
-
-    async def _prepare_now(self, postgres: Postgres) -> None:
-        await check_schema(postgres)
-        plans = self._settings.plans.items()
-        await declare(
-            postgres, [PlanRow(name, plan.tier, dict(plan.features), dict(plan.limits)) for name, plan in plans]
-        )
-        self._is_prepared = True
-
-    async def _prepare_later(self, postgres: Postgres) -> None:
-        while not self._is_prepared:
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                await self._prepare_now(postgres)
-            except StoreUnavailable:
-                continue
-            except GatewayError as error:
-                self.failure.set_result(error)
-                return
-
-    async def _open_shared(self) -> Shared:
-        settings, metrics = self._settings, self.metrics
-        if settings.redis is None:
-            return Shared()
-        redis = Redis(settings.redis.url.get_secret_value(), environment=settings.environment, metrics=metrics)
-        await redis.open()
-        self._stack.push_async_callback(redis.close)
-        seal, bound_seconds = Seal(), settings.cache.bound_seconds
-        channel = Channel(
-            redis, seal, writer=self.node_id, clock=self._clock, bound_seconds=bound_seconds, metrics=metrics
-        )
-        return Shared(seal, channel, RedisEntries(redis, seal, metrics=metrics))
-
-    async def _start_propagation(self, truth: Truth, shared: Shared, feed: Feed) -> Propagator:
-        bound_seconds = self._settings.cache.bound_seconds
-        propagator = Propagator(
-            truth.changes,
-            truth.revisions,
-            environment=self._settings.environment,
-            bound_seconds=bound_seconds,
-            clock=self._clock,
-            metrics=self.metrics,
-            feed=feed,
-            channel=shared.channel,
-            entries=shared.entries,
-        )
-        await propagator.start()
-        self._stack.push_async_callback(propagator.close)
-        relay = Relay(truth.changes, propagator, bound_seconds=bound_seconds, metrics=self.metrics)
-        await relay.start()
-        self._stack.push_async_callback(relay.close)
-        return propagator
-
-
-def _own_url(settings: Settings) -> str:
-    """The public listener's URL, as somebody on this machine writes it."""
-    address, scheme = settings.listen.proxy, "http" if settings.listen.tls is None else "https"
-    return f"{scheme}://localhost:{address.port}" if address.host in ("0.0.0.0", "::") else f"{scheme}://{address}"  # noqa: S104
-
 
 def _evicting(admission: Admission, signers: Signers) -> Callable[[list[str], int], None]:
     forget = _forgetting(admission, signers)
@@ -574,8 +331,3 @@ def _forgetting(admission: Admission, signers: Signers) -> Callable[[], None]:
         signers.doubt()
 
     return forget
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -278,6 +278,7 @@ async def test_what_passes_uses_its_key(node: GatewayProcess, caller: Caller, po
             row = await connection.fetchrow(
                 "SELECT last_used_at, secret_first_used_at FROM api_keys WHERE id = $1", caller.key_id
             )
+            assert row is not None
             return None not in tuple(row)
 
         await until(is_written, what="the use")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.app import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
+from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from tests.fixtures import processes
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import Key, Stand

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.app import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from gateway.auth.admission import LONGEST_QUEUE
 from gateway.auth.secrets import LONGEST_RANDOM_CHARACTERS, RANDOM_CHARACTERS, SecretFormat, checksum, random_base62
+from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import ENVIRONMENT, FORMAT, Key, Stand, unknown_secret
 from tests.fixtures.waiting import until
