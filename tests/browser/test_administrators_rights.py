@@ -176,9 +176,8 @@ async def test_forms_of_others_change_nothing(house: House) -> None:
 
 async def test_what_others_write_is_never_code(house: House) -> None:
     """A script in every text that somebody has written is text on every page, and where it is said back. R365."""
-    for turn in (0, 2):
-        attack, second, third, fourth = (text[:64] for text in ATTACKS[turn:] + ATTACKS[:turn])
-        short = attack
+    for attack, second in (ATTACKS, ATTACKS[::-1]):
+        short, third, fourth = attack, attack, second
         tenant = await house.tenant(second)
         user = await house.user(tenant=tenant, display_name=attack)
         await house.api("PUT", f"/v1/users/{user}/entitlement", {"plan": "pro", "features": {"note": fourth}})
