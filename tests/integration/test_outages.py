@@ -368,9 +368,9 @@ async def test_a_node_starts_without_its_stores(scene: Scene) -> None:
 
 
 async def listens(scene: Scene) -> bool:
-    """Whether all three listeners are there; the public one comes last."""
+    """Whether the status listener is there. Callers need not wait for theirs: they are accepted once it serves."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", scene.node.proxy_port)
+        _, writer = await asyncio.open_connection("127.0.0.1", scene.node.status_port)
     except OSError:
         return False
     writer.close()
