@@ -26,10 +26,11 @@ HAS_NONE = ""
 async def test_a_run_in_ci_fails_on_what_it_did_not_run(tmp_path: Path, text: str, ci: str, code: int) -> None:
     """CI fails if a suite ran no test or skipped any. R381."""
     (tmp_path / "test_it.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     run = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.fixtures.nothing_skipped"),
-            *("-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")),
+            *("-c", str(tmp_path / "pytest.ini"), "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")),
         ],
         env={**os.environ, "CI": ci},
         capture_output=True,
