@@ -168,7 +168,8 @@ async def test_many_reloads_leave_nothing_behind(gateway: StartGateway) -> None:
 
     async def is_as_before() -> bool:
         now = await holdings()
-        return all(one <= other for one, other in zip(now, before, strict=True))
+        # A pool has some connections more or less from moment to moment; what each reload left would be fifty.
+        return all(one <= other + 10 for one, other in zip(now, before, strict=True))
 
     await until(is_as_before, seconds=30, what=f"descriptors, connections and threads as before: {before}")
     grown = process.memory_info().rss - memory
