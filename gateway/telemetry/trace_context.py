@@ -8,11 +8,13 @@ new trace begins.
 import re
 from typing import Final, NamedTuple
 
-_LINE: Final = re.compile(rb"^traceparent:[ \t]*([^\r]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
-_STATE: Final = re.compile(rb"^tracestate:[ \t]*([^\r]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+# Blanks around a value are taken off afterwards: a pattern for them would take a second over a line full of them.
+_LINE: Final = re.compile(rb"^traceparent:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_STATE: Final = re.compile(rb"^tracestate:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TO_REPLACE: Final = re.compile(rb"^(?:traceparent|tracestate):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
 _END: Final = b"\r\n\r\n"
+BLANKS: Final = b" \t"
 LONGEST_STATE: Final = 512  # bytes that have to be passed on (W3C 3.3.1.5); what is longer is dropped as a whole
 
 
@@ -32,14 +34,14 @@ def read(lines: bytes) -> TraceContext | None:
     found = _LINE.findall(lines)
     if len(found) != 1:
         return None
-    parent = _PARENT.fullmatch(found[0])
+    parent = _PARENT.fullmatch(found[0].strip(BLANKS))
     if parent is None:
         return None
     version, trace_id, parent_id, flags, more = parent.groups()
     is_known = version == b"00" and more is None
     if version == b"ff" or not (is_known or version != b"00") or not trace_id.strip(b"0") or not parent_id.strip(b"0"):
         return None
-    state = b",".join(_STATE.findall(lines))
+    state = b",".join(value.strip(BLANKS) for value in _STATE.findall(lines))
     return TraceContext(
         trace_id.decode(),
         parent_id.decode(),
