@@ -128,3 +128,21 @@ async def test_which_secret_is_in_use_is_told_apart(
     assert await told(first_used) is None
     assert await ask(nodes[1], renewed) == 200
     await until(lambda: is_told(first_used), what="the new secret's first use to be written")
+
+
+async def test_who_may_pass_by_another_proxy_has_used_the_key(
+    gateway: StartGateway, postgres_dsn: str, upstream: RecordingUpstream
+) -> None:
+    """What passes at the other door is a use of the very secret, and noted as one. R310, R312."""
+    ada, bob = await plant(postgres_dsn), await plant(postgres_dsn, Caller("bob"))
+    node = await gateway()
+    assert await ask(node, ada.secret, "/.ostiary/auth/orders/1") == 200
+    assert not upstream.requests
+
+    async def is_written(caller: Caller) -> bool:
+        first_used = "SELECT secret_first_used_at FROM api_keys WHERE id = $1"
+        return await fetch(postgres_dsn, first_used, caller.key_id) is not None
+
+    await until(lambda: is_written(ada), what="the use to be written")
+    assert await ask(node, bob.secret) == 200
+    await until(lambda: is_written(bob), what="the next use to be written")
