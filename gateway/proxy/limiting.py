@@ -4,7 +4,9 @@ What is told follows draft-ietf-httpapi-ratelimit-headers-10: RateLimit-Policy s
 of it and in how many seconds all of it is there again. Must not know: how limits are counted.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from gateway.auth.admission import Admitted
@@ -82,14 +84,19 @@ async def guarded(
     denied = await guard.enter(address)
     if denied is not None:
         raise _refusal(denied, None, guard.calendar)
-    is_unknown = False
-    try:
-        decision = await look_up()
-        is_unknown = isinstance(decision, Refusal) and decision.reason in UNKNOWN_KEYS
-        return decision
-    finally:
-        if not is_unknown:
-            guard.forgive(address)
+    # A task of its own: the stores answer also where the client has left, and what it asked for counts all the same.
+    looking = asyncio.ensure_future(look_up())
+    looking.add_done_callback(partial(_forgive_the_known, guard, address))
+    return await asyncio.shield(looking)
+
+
+def _forgive_the_known(guard: Guard, address: str, looked: "asyncio.Future[Admitted | Refusal]") -> None:
+    """Take back what was counted, unless the key turned out to be one that nobody knows."""
+    if looked.cancelled():
+        return
+    decision = None if looked.exception() is not None else looked.result()
+    if not isinstance(decision, Refusal) or decision.reason not in UNKNOWN_KEYS:
+        guard.forgive(address)
 
 
 def leave(slots: Slots) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ from gateway.embedded.server_process import HOST
 from tests.conftest import StartGateway
 from tests.fixtures.limited import another_key, ask, asked, counted, override, statuses
 from tests.fixtures.planted import ENVIRONMENT, Caller, plant
+from tests.fixtures.stores import OwnPostgres
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
 
@@ -190,6 +193,43 @@ async def test_unknown_keys_of_an_address_are_limited(gateway: StartGateway, pos
     assert int(refused.headers["Retry-After"]) >= 1
     assert await counted(node, "ostiary_limited", limiter="guard", mode="enforced") == 40 - looked_up
     assert statuses(await asked(node, [ada.secret, unknown[0]])) == [200, 401]  # what is remembered is not looked up
+
+
+@pytest.mark.threat("flood of unknown keys")
+async def test_who_does_not_wait_for_the_answer_has_asked_all_the_same(
+    gateway: StartGateway, own_postgres: OwnPostgres
+) -> None:
+    """A look-up counts for its address also where the client has left, unless the key turns out to be known. R290."""
+    ada = await plant(own_postgres.dsn)
+    limits = {"mode": "local", "unknown_keys_per_minute": 20}
+    node = await gateway({"postgres": {"dsn": own_postgres.dsn}, "limits": limits})
+    keys = SecretFormat("ost", ENVIRONMENT)
+
+    async def come(secret: str) -> asyncio.StreamWriter:
+        _, writer = await asyncio.open_connection(HOST, node.proxy_port)
+        writer.write(f"GET /orders HTTP/1.1\r\nHost: gw.test\r\nX-Api-Key: {secret}\r\n\r\n".encode())
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return writer
+
+    async def have_come(number: int) -> bool:
+        async with aiohttp.ClientSession() as session, session.get(f"{node.status_url}/metrics") as answer:
+            return f'ostiary_connections{{side="client",state="busy"}} {number:.1f}' in await answer.text()
+
+    async def leave(secrets: list[str]) -> None:
+        own_postgres.pause()
+        clients = [await come(secret) for secret in secrets]
+        await until(lambda: have_come(len(secrets)), what="the look-ups to be under way")
+        for writer in clients:
+            writer.transport.abort()
+        await until(lambda: have_come(0), what="the gateway to have noticed")
+        own_postgres.resume()
+
+    await leave([ada.secret] * 10)
+    assert statuses(await asked(node, [ada.secret])) == [200]
+    await leave([keys.generate() for _ in range(20)])
+    replies = await asked(node, [keys.generate() for _ in range(5)])
+    assert 429 in statuses(replies), replies
+    assert statuses(await asked(node, [ada.secret])) == [200]
 
 
 @asynccontextmanager
