@@ -161,9 +161,13 @@ class Ledger:
 
     async def _give_back(self, accounts: Sequence[Leased]) -> None:
         """Best effort: what cannot be given back is lost to the caller until time gives it back."""
+        calendar, now = self._calendar, self._monotonic()
+        if now >= calendar.turns_at:
+            calendar.turn(now)
         for account in accounts:
             if account.flight is not None:
                 continue
+            account.settle(account.allowance, now, calendar.began)  # of a day before is no part of today
             left, account.leased = account.leased, min(0, account.leased)
             self._outstanding.pop(account, None)
             if left > 0:

@@ -172,6 +172,21 @@ async def test_what_was_leased_of_a_day_is_worth_nothing_the_day_after() -> None
     assert served == 400
 
 
+async def test_what_is_given_back_after_midnight_is_no_part_of_the_new_day() -> None:
+    """A node that has been idle over midnight gives nothing back of the day before. R293."""
+    clock = FakeClock()
+    shelf = Shelf(clock.monotonic)
+    idle, busy, late = Node(clock, shelf), Node(clock, shelf), Node(clock, shelf)
+    principal = caller({"per_day": 400})
+    assert isinstance(await idle.ask(principal), list)
+    clock.now += 86_400.0
+    served = [isinstance(await busy.ask(principal), list) for _ in range(410)].count(True)
+    assert served == 400
+    assert idle.ledger is not None
+    await idle.ledger.close()
+    assert [isinstance(await late.ask(principal), list) for _ in range(20)].count(True) == 0
+
+
 async def test_without_the_ledger_each_node_goes_on_by_itself() -> None:
     """At the full limit, with a metric; a rule that is closed lets nobody pass. R296."""
     clock = FakeClock()
