@@ -1,5 +1,6 @@
 """Ending a sign-in at a provider that answers this way or that: what is a refusal, and what an outage."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +13,7 @@ from gateway.auth.sign_in import half_hash
 from gateway.clock import SystemClock
 from gateway.control.people import SignInRefused
 from gateway.control.portal.attempt import Attempt
-from gateway.control.portal.provider import Provider, SignInFailed
+from gateway.control.portal.provider import ANSWER_LIMIT_BYTES, Provider, SignInFailed
 from gateway.control.provider import ProviderKeys, ProviderUnavailable
 from gateway.embedded.server_process import HOST
 from gateway.settings import OidcSettings, PortalSettings
@@ -34,6 +35,7 @@ class Desk:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.answer: Any = None
+        self.is_slow = False
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -58,12 +60,22 @@ class Desk:
         said = self.provider.claims("ada", **{"aud": CLIENT, "nonce": self.attempt.nonce, **claims})
         return self.provider.key.sign(said, {"typ": "JWT"})
 
-    async def _give(self, request: web.Request) -> web.Response:
+    async def _give(self, request: web.Request) -> web.StreamResponse:
         self.asked = {name: str(value) for name, value in (await request.post()).items()}
         self.authorization = request.headers.get("Authorization", "")
         answer = {"id_token": self.id_token(), "access_token": "a"} if self.answer is None else self.answer
         text = answer if isinstance(answer, str) else json.dumps(answer)
+        if self.is_slow:
+            return await self._give_in_pieces(request, text)
         return web.Response(text=text, status=self.status, headers=self.headers, content_type="application/json")
+
+    async def _give_in_pieces(self, request: web.Request, text: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for start in range(0, len(text), 100):
+            await response.write(text[start : start + 100].encode())
+            await asyncio.sleep(0.005)  # a packet of its own
+        return response
 
 
 @pytest.fixture
@@ -106,6 +118,16 @@ async def test_a_code_is_redeemed_by_whoever_has_begun(desk: Desk) -> None:
     desk.provider.discovery["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
     await concluded(desk)
     assert (desk.authorization, desk.asked["client_secret"]) == ("", SECRET)
+
+
+async def test_an_answer_may_come_in_pieces(desk: Desk) -> None:
+    """An ID token of some kilobytes comes in several packets; one without an end is not read to it."""
+    desk.is_slow = True
+    desk.answer = {"id_token": desk.id_token(groups=["g" * 1000]), "access_token": "a"}
+    assert (await concluded(desk)).user_id == "ada"
+    desk.is_slow, desk.answer = False, json.dumps({"id_token": desk.id_token()}) + " " * ANSWER_LIMIT_BYTES
+    with pytest.raises(ProviderUnavailable):
+        await concluded(desk)
 
 
 async def test_where_a_browser_is_sent(desk: Desk) -> None:

@@ -128,7 +128,7 @@ class Provider:
             async with asyncio.timeout(FETCH_SECONDS), _session() as session:
                 posted = session.post(endpoints.token, data=form, headers=headers, allow_redirects=False)
                 async with posted as response:
-                    text = await response.content.read(ANSWER_LIMIT_BYTES)
+                    text = await _read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise ProviderUnavailable(f"the provider's token endpoint: {type(error).__name__}") from error
         return _given(response.status, text)
@@ -158,6 +158,16 @@ class Provider:
             is_posted,
             found.get("authorization_response_iss_parameter_supported") is True,
         )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, in however many pieces it comes."""
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > ANSWER_LIMIT_BYTES:
+            raise ProviderUnavailable(f"the provider's token endpoint gives more than {ANSWER_LIMIT_BYTES} bytes")
+    return bytes(read)
 
 
 def _session() -> aiohttp.ClientSession:
