@@ -1,7 +1,7 @@
 """The listeners' sockets, handed to the process that takes this one's place: another version, or other settings.
 
 Both hold the same open sockets from then on, so no connection finds nobody. Over a Unix socket that only its owner can
-open, and whose peer is asked for its user all the same:
+open, and at which each asks for the other's user all the same:
 
     the new one connects
     the old one     {"pid", "listen", "queues"}, then the descriptors (SCM_RIGHTS), in messages of up to a hundred
@@ -99,8 +99,8 @@ class Handover:
                     log.error("take_over_failed", reason=str(error))
 
     async def _attend(self, connection: socket.socket) -> None:
-        pid, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-        if user not in (ROOT, os.geteuid()):
+        pid, user = _peer(connection)
+        if not _is_ours(user):
             log.error("take_over_refused", pid=pid, user=user)
             return
         log.info("take_over_asked", pid=pid)
@@ -144,6 +144,9 @@ class Predecessor:
         connection.settimeout(ANSWER_SECONDS)
         try:
             connection.connect(listen.handover)
+            pid, user = _peer(connection)
+            if not _is_ours(user):  # who else could put a socket there would have us serve theirs
+                raise TakeOverFailed(f"process {pid} at {listen.handover} is of another user ({user})")
             return cls(*_received(connection, listen), connection)
         except OSError as error:
             connection.close()
@@ -176,6 +179,16 @@ class Predecessor:
         self._connection.close()
 
 
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end."""
+    pid, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, user
+
+
+def _is_ours(user: int) -> bool:
+    return user in (ROOT, os.geteuid())
+
+
 def _received(connection: socket.socket, listen: Listen) -> tuple[int, Held]:
     message = connection.recv(MESSAGE_BYTES)
     if not message:
@@ -185,7 +198,7 @@ def _received(connection: socket.socket, listen: Listen) -> tuple[int, Held]:
     sockets: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
         while len(sockets) < count:
-            data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, DESCRIPTORS)
+            data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             sockets += [stack.enter_context(socket.socket(fileno=fd)) for fd in fds]
             if not data:
                 raise TakeOverFailed(f"process {told['pid']} has ended meanwhile")

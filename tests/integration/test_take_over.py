@@ -220,6 +220,29 @@ async def test_other_users_get_nothing(gateway: StartGateway, path: Path) -> Non
     assert await status(node, "/public") == 200
 
 
+async def test_nothing_is_taken_from_other_users(gateway: StartGateway, successor: Successor, path: Path) -> None:
+    """Whoever else can put a socket at the path gives no sockets to a gateway: it does not start by theirs. R324."""
+    node = await gateway({"listen": {"handover": str(path)}})
+    script = (
+        "import os, socket, sys\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "s.bind(sys.argv[1]); s.listen(); print(flush=True)\n"
+        "c, _ = s.accept(); c.recv(1)\n"
+    )
+    if os.geteuid() == 0:
+        node.kill()
+        path.unlink()
+        path.parent.chmod(0o777)
+        with subprocess.Popen([sys.executable, "-I", "-c", script, str(path)], stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            await asyncio.to_thread(other.stdout.readline)
+            heir = await successor(node)
+            assert await heir.wait_for_end() == 1
+            assert f"process {other.pid} at {path} is of another user (65534)" in heir.log
+            other.kill()
+
+
 async def test_sockets_of_the_old_one_end_with_their_bound(
     gateway: StartGateway, successor: Successor, slow: str, path: Path
 ) -> None:
