@@ -46,6 +46,7 @@ class Naming:
         if is_path:
             methods.add(asking.method)
             targets.add(rest)
+            hosts.add(asking.host)
         request = self._like(asking, _the_method(methods, asking.method), _the_only(targets, b""))
         request.host = _the_host(hosts | _values(lines, lowered, HOST_LINES), asking.host)
         if request.target:

@@ -97,6 +97,7 @@ UNNAMED: dict[str, tuple[str, dict[str, str]]] = {
         DOOR,
         {"X_Forwarded_Uri": "/public", "X_Forwarded_Method": "GET", "X_Original_Method": "POST"},
     ),
+    "a host beside that of the path": (f"{DOOR}/public", {"Host": "a", "X_Forwarded_Host": "b"}),
     "two hosts": (DOOR, {"X_Forwarded_Uri": "/public", "X_Forwarded_Host": "a", "X_Original_Host": "b"}),
     "a list of hosts": (DOOR, {"X_Forwarded_Uri": "/public", "X_Forwarded_Host": "a, b"}),
     "no method": (DOOR, {"X_Forwarded_Uri": "/public", "X_Forwarded_Method": "GET /"}),
