@@ -206,6 +206,10 @@ def _portal(settings: object) -> Iterator[BrokenRule]:
                 "is not where the portal is",
                 f'Write paths: ["{PORTAL_PATH}"], without strip_prefix.',
             )
+        if _get(route, "cors") is not None:
+            yield BrokenRule(
+                ("routes", index, "cors"), "is for pages of other sites", "Leave it out: the portal has its own."
+            )
         if _get(route, "auth") != "none":
             yield BrokenRule(
                 ("routes", index, "auth"), "asks for a key, which no browser sends", "Set auth to none: users sign in."

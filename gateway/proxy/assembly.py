@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError
 from gateway.proxy.certificates import ServerCertificate, end_of
 from gateway.proxy.cors import Cors
+from gateway.proxy.door import Pages
 from gateway.proxy.edge import AddressRule, TrustedProxies
 from gateway.proxy.explanation import Explainer, Reading
 from gateway.proxy.headers import REQUEST_FIELDS, RESPONSE_FIELDS, Action, HeaderTable
@@ -26,6 +27,7 @@ from gateway.proxy.places import Places
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
+from gateway.setting_values import PORTAL_UPSTREAM
 from gateway.settings import Addresses, Health, Settings, Timeouts, UpstreamTls
 from gateway.settings import Cors as CorsSettings
 from gateway.settings import Route as RouteSettings
@@ -80,12 +82,18 @@ def _route(settings: Settings, route: RouteSettings) -> Route:
         hosts=frozenset(host.encode() for host in route.hosts),
         strip_prefix=route.strip_prefix,
         upgrades=frozenset(protocol.encode() for protocol in route.upgrades),
-        early=None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id),
+        early=_early(settings, route),
         addresses=address_rule(client.addresses if route.addresses is None else route.addresses),
         closes_revoked=route.close_revoked_streams,
         body_limit_bytes=client.body_limit_bytes if route.body_limit_bytes is None else route.body_limit_bytes,
         limits=route_limits(settings, route),
     )
+
+
+def _early(settings: Settings, route: RouteSettings) -> Cors | Pages | None:
+    if route.upstream == PORTAL_UPSTREAM:
+        return Pages()
+    return None if route.cors is None else _cors(route.cors, settings.identity_headers.request_id)
 
 
 def address_rule(addresses: Addresses) -> AddressRule | None:

@@ -26,7 +26,7 @@ from gateway.auth.verdict import Access
 from gateway.errors import GatewayError, Outage
 from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import VARY, Cors, is_preflight
-from gateway.proxy.door import Door
+from gateway.proxy.door import Door, Pages
 from gateway.proxy.ending import Ending
 from gateway.proxy.errors import (
     AddressRefused,
@@ -108,11 +108,14 @@ class Exchange(Ending):
             method = request.fields.noted(b"access-control-request-method")  # what is asked for, not OPTIONS itself
         return self._services.router.match(method, request.target, request.host)
 
-    def _is_settled_by(self, early: Cors | Door) -> bool:
+    def _is_settled_by(self, early: Cors | Door | Pages) -> bool:
         """Whether nobody need be asked for a key: not for preflights (R017), nor for the question of a proxy."""
         if isinstance(early, Door):
             self._client.ask(self._request)
             return True
+        if isinstance(early, Pages):
+            self._request.keep_session()
+            return False
         return self._is_settled_by_cors(early)
 
     def _is_settled_by_cors(self, cors: Cors) -> bool:

@@ -1,6 +1,6 @@
 """What the header section of a request says to the gateway."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.auth.credentials import Credential
@@ -29,6 +29,7 @@ class Fields:
     expects_continue: bool = False
     upgrade: bytes = b""  # the protocol that the client asks to switch to, in lower case
     key_protocol: bytes = b""  # the subprotocol behind which a WebSocket client has put its key
+    session: bytes = field(default=b"", repr=False)  # the portal's own cookies as a line, which is not sent on
     reserved_removed: int = 0
     twins_removed: int = 0  # those of them that only look like one of ours: X_User_Id
     is_variable: bool = True  # False where lines mean something to each other: another value needs another reading

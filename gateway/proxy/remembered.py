@@ -20,7 +20,7 @@ NO_SECTION: Final = b"\n"  # which none is: a head may have an empty one
 MOST_CHANGING: Final = 8  # lines; a client that changes more of them has its sections read as a whole
 REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z._:=+/-]{1,128}")
 KEEP: Final = Action.KEEP
-KEPT: Final = frozenset({KEEP, Action.NOTED})
+KEPT: Final = frozenset({KEEP, Action.NOTED, Action.COOKIES})
 FORWARDED: Final = Action.FORWARDED
 MAY_CHANGE: Final = frozenset({KEEP, Action.CONTENT_LENGTH, Action.REQUEST_ID, Action.CREDENTIAL, FORWARDED})
 

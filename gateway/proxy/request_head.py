@@ -17,7 +17,7 @@ from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, Length
 from gateway.proxy.headers import Action, HeaderTable, nominated, without
 from gateway.proxy.places import Places
 from gateway.proxy.remembered import Remembered, Said, request_id_in
-from gateway.setting_values import PORTAL_PATH, SESSION_COOKIE, SIGN_IN_COOKIE
+from gateway.setting_values import SESSION_COOKIE, SIGN_IN_COOKIE
 
 REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -42,11 +42,11 @@ NEVER_NOMINATED: Final = frozenset(
 )
 
 
-# The portal's own cookies are nobody else's to read: they go on to its pages alone, where these are named plainly.
+# The portal's own cookies are nobody else's to read: they go on by its own route alone.
 OWN_COOKIE: Final = re.compile(
     rb"(?:^|;)[ \t]*(?:__Host-)?(?:%b|%b)[ \t]*=[^;]*" % (SESSION_COOKIE.encode(), SIGN_IN_COOKIE.encode())
 )
-PORTAL_TARGET: Final = re.compile(rb"[A-Z]+ %b[/? ]" % PORTAL_PATH.encode())
+COOKIE: Final = frozenset({b"cookie"})
 
 UNMATCHED: Final = object()
 
@@ -95,6 +95,11 @@ class RequestHead:
             self.body = ChunkedBody()
         elif said.content_length is not None:
             self.body = LengthBody(said.content_length)
+
+    def keep_session(self) -> None:
+        """Have the portal's own cookies go on: the request is for its pages. They stand first, where these look."""
+        if not self.kept.startswith(self.fields.session):
+            self.kept = self.fields.session + self.kept
 
 
 class RequestReader:
@@ -179,7 +184,7 @@ class RequestReader:
             raise HeadersTooLarge("a header line over the limit")
         self._check_with_llhttp(head)
         kept: list[bytes] = []
-        fields = self._sort_lines(head, lines, minor == b"1", kept)
+        fields = self._sort_lines(lines, minor == b"1", kept)
         return Remembered(section, lines, kept, fields, self._table, self._credentials)
 
     def _check_with_llhttp(self, head: bytes) -> None:
@@ -192,7 +197,7 @@ class RequestReader:
             self._parser = _new_parser()
             raise BadRequest(f"llhttp: {error}") from error
 
-    def _sort_lines(self, head: bytes, lines: list[bytes], is_http_11: bool, kept: list[bytes]) -> Fields:
+    def _sort_lines(self, lines: list[bytes], is_http_11: bool, kept: list[bytes]) -> Fields:
         """Sort each header line by what its name means, then act on those that mean something to the gateway.
 
         Fills `kept` with the lines to send on.
@@ -209,7 +214,7 @@ class RequestReader:
                 kept.append(line)
             elif action is not DROP:
                 special.setdefault(action, []).append((name, value.strip(b" \t")))
-                if action is Action.NOTED:
+                if action is Action.NOTED or action is COOKIES:
                     kept.append(line)
             if not colon:
                 raise BadRequest("a header line without a colon")
@@ -225,11 +230,12 @@ class RequestReader:
                 kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
         if COOKIES in special:
             values = [value for _, value in special.pop(COOKIES)]
-            if any(OWN_COOKIE.search(value) is not None for value in values):
-                self._last_minor = b""  # not to be remembered: with another target, other lines are kept
-                if PORTAL_TARGET.match(head) is None:
-                    values = others_of(values)
-            kept.extend(b"Cookie: " + value for value in values)
+            own = [found.strip(b"; \t") for value in values for found in OWN_COOKIE.findall(value)]
+            if own:
+                kept[:] = without(kept, COOKIE)
+                kept.extend(b"Cookie: " + value for value in others_of(values))
+                fields.session = b"Cookie: %b\r\n" % b"; ".join(own)
+                fields.is_variable = False
         connections = special.pop(CONNECTION, None)
         if connections is not None:
             options = nominated(value for _, value in connections)

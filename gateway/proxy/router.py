@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.auth.verdict import Access
 from gateway.limits.rules import RouteLimits
 from gateway.proxy.cors import Cors
-from gateway.proxy.door import DOOR, Door
+from gateway.proxy.door import DOOR, Door, Pages
 from gateway.proxy.edge import AddressRule
 from gateway.proxy.errors import BadRequest
 
@@ -39,7 +39,7 @@ class Route:
     strip_prefix: bool = False
     body_limit_bytes: int | None = None
     upgrades: frozenset[bytes] = frozenset()  # protocols that may be switched to, in lower case
-    early: Cors | Door | None = None  # what may answer before the caller is looked at
+    early: Cors | Door | Pages | None = None  # what may answer, or has a say, before the caller is looked at
     addresses: AddressRule | None = None
     closes_revoked: bool = True  # whether open streams and sockets end with their key
     limits: RouteLimits | None = None  # None: requests here count against no limit, not even the plan's

@@ -234,6 +234,12 @@ plans: {}
             id="route-to-no-portal",
         ),
         pytest.param(
+            "oidc: {issuer: 'https://h', audience: api}\nportal: {url: 'https://k', client_id: web}\n"
+            "routes: [{name: p, paths: [/portal], upstream: .portal, auth: none, cors: {origins: ['https://a']}}]",
+            ["5: routes[0].cors: is for pages of other sites"],
+            id="portal-for-other-sites",
+        ),
+        pytest.param(
             "oidc: {issuer: 'https://h', audience: a, algorithms: []}",
             ["3: oidc.algorithms: is empty"],
             id="oidc-without-algorithms",
