@@ -166,6 +166,8 @@ class View:
             # What was pushed while the question was under way is forgotten with the rest, hence this answer makes
             # nothing fresh: the next one does.
             self._start_from(answer, floor=answer.revision)
+            if not is_same_past:
+                self.unregister()  # the node's row may have been of the past that is no more
             return lost
         self._void(self._remember(answer.invalidations))
         self.revision = max(self.revision, answer.revision)

@@ -358,6 +358,19 @@ def test_a_failover_resets_however_far_the_new_primary_has_come(subscribed: Stor
     assert story.view.is_fresh
 
 
+def test_after_a_lost_past_the_nodes_row_comes_first(subscribed: Story) -> None:
+    """What was lost may be the node's own row: neither poll nor pong counts before it is written again. R237."""
+    story = subscribed
+    story.poll(5)
+    assert story.view.needs_registration
+    story.poll(5)
+    story.pong()
+    assert not story.view.is_fresh
+    story.register()
+    story.poll(5)
+    assert story.view.is_fresh
+
+
 def test_a_cursor_that_lost_its_place_resets(story: Story) -> None:
     """A node that slept while invalidations were pruned forgets everything."""
     story.wait(1.0)

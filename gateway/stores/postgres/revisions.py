@@ -25,7 +25,8 @@ SKIP = 1_000_000
 _POLL = """
     SELECT
         r.value, {floor} AS floor, extract(epoch FROM clock_timestamp())::float8 AS database_time,
-        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
+        CASE WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END
+            || '/' || r.made AS timeline,
         i.*
     FROM {source}
     LEFT JOIN LATERAL (
@@ -35,10 +36,15 @@ _POLL = """
         ORDER BY n.revision
         LIMIT {limit}
     ) AS i ON true"""
-_ABOVE_CURSOR = _POLL.format(source="revision AS r", floor="r.pruned_to", above="$1::bigint", limit=POLL_LIMIT + 1)
+_ABOVE_CURSOR = _POLL.format(
+    source="(SELECT value, tableoid AS made, pruned_to FROM revision) AS r",
+    floor="r.pruned_to",
+    above="$1::bigint",
+    limit=POLL_LIMIT + 1,
+)
 _YOUNGER_THAN = _POLL.format(
     source="""(
-        SELECT value, greatest(pruned_to, (
+        SELECT value, tableoid AS made, greatest(pruned_to, (
             SELECT max(revision) FROM invalidations
             WHERE created_at <= clock_timestamp() - make_interval(secs => $1)
         )) AS floor
@@ -58,7 +64,8 @@ class PollAnswer:
     none, in order of revision. Of what happened up to and including `pruned_to` the answer knows nothing: a cursor
     below it has lost its place. `is_truncated`: there were too many, and none is given; only what is stamped
     `revision` or later can be trusted. `database_time` is seconds since the epoch by the database's clock. `timeline`
-    names the history that the database goes on with: another one after every failover.
+    names the history that the database goes on with: another one after every failover, and where the table has been
+    made anew, as a backup's is that is restored beside the old one.
     """
 
     revision: int
