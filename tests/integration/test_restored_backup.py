@@ -36,6 +36,7 @@ BOUND_SECONDS: Final = 2.0
 # What is cached outlives these tests: whoever goes by it for want of better knowledge is seen.
 LONG_SECONDS: Final = 600
 WITH_REDIS: Final = "redis"
+PASSWORD: Final = "of-the-owner"
 
 
 def blocks(heading: str) -> list[str]:
@@ -50,6 +51,11 @@ def binaries() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def dsn_of(postgres: OwnPostgres) -> str:
+    """The database `ostiary` on this server, as its owner."""
+    return f"postgresql://app:{PASSWORD}@{postgres.dsn.rpartition('@')[2].partition('/')[0]}/ostiary"
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,8 @@ class Site:
 
     @property
     def dsn(self) -> str:
-        """The database that the nodes use."""
-        return with_database(self.postgres.dsn, "ostiary")
+        """The database that the nodes use, as its owner, who is no superuser."""
+        return dsn_of(self.postgres)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -123,7 +129,7 @@ class Site:
         command = tools / "ostiary"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -m gateway "$@"\n')
         command.chmod(command.stat().st_mode | stat.S_IXUSR)
-        user, password, port = re.findall(r"//(\w+):(\w+)@[\d.]+:(\d+)/", self.dsn)[0]
+        user, password, port = re.findall(r"//(\w+):([\w-]+)@[\d.]+:(\d+)/", self.dsn)[0]
         path = os.pathsep.join((str(tools), str(binaries()), str(Path(sys.executable).parent), os.environ["PATH"]))
         server = {"PGHOST": "127.0.0.1", "PGPORT": port, "PGUSER": user, "PGPASSWORD": password}
         done = subprocess.run(
@@ -168,7 +174,7 @@ async def site_with(folder: Path, redis_url: str, upstream: RecordingUpstream) -
     await postgres.start()
     config = {
         "environment": ENVIRONMENT,
-        "postgres": {"dsn": with_database(postgres.dsn, "ostiary")},
+        "postgres": {"dsn": dsn_of(postgres)},
         "redis": {"url": redis_url},
         "cache": {"bound_seconds": BOUND_SECONDS, "ttl_seconds": LONG_SECONDS, "negative_ttl_seconds": LONG_SECONDS},
         "upstreams": {"orders": {"targets": [upstream.url]}},
@@ -178,7 +184,8 @@ async def site_with(folder: Path, redis_url: str, upstream: RecordingUpstream) -
     async with aiohttp.ClientSession() as session:
         site = Site(postgres, folder, session, redis_url)
         try:
-            await site.execute("CREATE DATABASE ostiary", database="postgres")
+            await site.execute(f"CREATE ROLE app LOGIN CREATEDB PASSWORD '{PASSWORD}'", database="postgres")
+            await site.execute("CREATE DATABASE ostiary OWNER app", database="postgres")
             await migrate(site.dsn)
             site.nodes += [GatewayProcess(folder / name, config) for name in ("node-a", "node-b")]
             await asyncio.gather(*(node.start() for node in site.nodes))
