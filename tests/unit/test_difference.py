@@ -29,6 +29,11 @@ BASE: dict[str, Any] = {
     ],
     "plans": {"free": {"features": {"api_access": True}, "limits": {"per_minute": 60}}},
 }
+PORTAL: dict[str, Any] = {
+    "oidc": {"issuer": "https://login", "audience": "api"},
+    "portal": {"url": "https://keys.example.com", "client_id": "web"},
+    "routes": [*BASE["routes"], {"name": "portal", "paths": ["/portal"], "upstream": ".portal", "auth": "none"}],
+}
 TOKENS = {"issuer": "https://gw", "audience": "https://gw", "sealing_key": SECRET}
 OIDC = {"issuer": "https://login", "audience": "api"}
 
@@ -120,6 +125,10 @@ CASES = [
     ("grace", {}, {"keys__grace_seconds": 0}, "closes", "how long a rotated secret still works drops from 86400 to 0"),
     ("database", {}, {"postgres__dsn": "postgresql://u:x@elsewhere/ostiary"}, "opens", "another database"),
     ("password", {}, {"postgres__dsn": "postgresql://v:x@db:5432/ostiary"}, "other", "it is the same database"),
+    ("password of several", {"postgres": {"dsn": "postgresql://u:x@DB,[::1]:5432/o"}},
+     {"postgres__dsn": "postgresql://u:y@db:5432,[::1]/o"}, "other", "it is the same database"),
+    ("no dsn at all", {}, {"postgres__dsn": "postgresql://u:x@[db/o"}, "opens", "another database"),
+    ("at the portal", PORTAL, {"routes__3__timeouts": {"idle": 5}}, "other", "5"),
     ("admin listener", {}, {"listen__admin": "0.0.0.0:8081"}, "opens", "every address of this machine"),
     ("admin port", {}, {"listen__admin": "127.0.0.1:9"}, "other", "listens at 127.0.0.1:9"),
     ("tls", {}, {"listen__tls": {"cert": "c", "key": "k"}}, "closes", "callers have to use TLS"),

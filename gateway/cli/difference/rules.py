@@ -6,6 +6,8 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from gateway.cli.difference.change import ABSENT, Change, Context, Difference, Place, shown, worded
 from gateway.cli.difference.tellers import (
     CLOSES,
@@ -57,10 +59,19 @@ def _width(address: Address) -> int:
     return 0 if found.is_loopback else 2 if found.is_unspecified else 1
 
 
+def _database(dsn: SecretStr) -> tuple[list[str], str]:
+    """The servers that a DSN names, and the database there. One that cannot be read is like none other."""
+    try:
+        parts = urlsplit(dsn.get_secret_value())
+    except ValueError:  # its text may quote the password
+        return [dsn.get_secret_value()], ""
+    hosts = parts.netloc.rpartition("@")[2].lower().split(",")
+    return [host if host.rpartition("]")[2].count(":") else f"{host}:5432" for host in hosts], parts.path
+
+
 def _dsn(difference: Difference, context: Context) -> Iterator[Change]:
     """The truth moves, or is only spoken to otherwise. Nothing of the address is shown."""
-    old, new = (urlsplit(value.get_secret_value()) for value in (difference.old, difference.new))
-    if (old.hostname, old.port or 5432, old.path) == (new.hostname, new.port or 5432, new.path):
+    if _database(difference.old) == _database(difference.new):
         text = "PostgreSQL is spoken to in another way (user, password or options); it is the same database"
         yield Change(OTHER, "postgres.dsn", "operators", text, shown(difference.old), shown(difference.new))
         return

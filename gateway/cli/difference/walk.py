@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from gateway.cli.difference.change import ABSENT, Difference, Place
 from gateway.limits.limit import FLOW_SECONDS, UNLIMITED
-from gateway.settings import CredentialPlace, Pepper, Route, RouteLimit, Settings
+from gateway.settings import CredentialPlace, Pepper, Route, RouteLimit, Settings, Timeouts
 
 # Tuples whose order means nothing, by the name of their setting.
 SETS: Final = frozenset(
@@ -90,7 +90,8 @@ def collapsed(networks: tuple[IPv4Network | IPv6Network, ...]) -> frozenset[IPv4
 def _resolved(route: Route, other: Route, settings: Settings, *, name: str | None = None) -> Route:
     """The route with what it takes from elsewhere filled in, where the other configuration's says it by itself."""
     given: dict[str, Any] = {} if name is None else {"name": name}
-    client, timeouts = settings.client, settings.upstreams[route.upstream].timeouts
+    client, upstream = settings.client, settings.upstreams.get(route.upstream)
+    timeouts = Timeouts() if upstream is None else upstream.timeouts  # of the gateway's own upstream, the portal
     if route.addresses is None and other.addresses is not None:
         given["addresses"] = client.addresses
     if route.body_limit_bytes is None and other.body_limit_bytes is not None:
