@@ -289,7 +289,9 @@ async def test_redis_may_be_away_at_the_start(own_redis: OwnRedis) -> None:
 
 async def test_a_url_that_is_none_is_refused_without_showing_it() -> None:
     """The password in a URL stands in no error and in no repr."""
-    for url in ("ftp://u:hunter2@h", "redis+what://u:hunter2@h", "redis+sentinel://u:hunter2@h", "redis+cluster://:x@"):
+    unknown = ("ftp://u:hunter2@h", "redis+what://u:hunter2@h", "redis+sentinel://u:hunter2@h", "redis+cluster://:x@")
+    unread = ("redis://u:hunter2/x@h", "redis://u:hunter2\u2100@h", "redis+cluster://u:hunter2/x@h", "redis://[hunter2")
+    for url in (*unknown, *unread):
         store = Store(url)
         assert "hunter2" not in repr(store.redis)
         with pytest.raises(ValueError, match="URL") as caught:

@@ -13,7 +13,7 @@ from gateway.stores.postgres import signing_keys as signing
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.migrate import check_schema
 from gateway.stores.postgres.revisions import RevisionLog
-from gateway.stores.redis.connection import DEADLINE_SECONDS, Client, Redis
+from gateway.stores.redis.connection import DEADLINE_SECONDS, Client, Redis, UrlUnreadable
 from gateway.telemetry.metrics import Metrics
 
 LOOK_SECONDS: Final = 5.0
@@ -174,7 +174,7 @@ async def redis_findings(settings: Settings, *, is_embedded: bool) -> list[Findi
     redis = Redis(settings.redis.url.get_secret_value(), environment=settings.environment, metrics=Metrics())
     try:
         await redis.open()
-    except ValueError as error:
+    except UrlUnreadable as error:
         return [
             Finding.failed("redis", str(error), "Write redis://host:6379, or redis+sentinel:// or redis+cluster://.")
         ]

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.stores.deadline import BoundedCalls, CallDropped
 from gateway.stores.redis.breaker import Breaker
 from gateway.telemetry.metrics import Metrics
@@ -37,6 +37,10 @@ DEFAULT_PORT = 6379
 Client = redis.asyncio.Redis | RedisCluster
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+class UrlUnreadable(GatewayError, ValueError):
+    """The URL of Redis is none. Nothing of it is in the text."""
 
 
 class Redis:
@@ -81,8 +85,16 @@ class Redis:
         return isinstance(self._client, RedisCluster)
 
     async def open(self) -> None:
-        """Make the client and try one connection. Raises ValueError for a URL that is none."""
-        self._client = self._make_client()
+        """Make the client and try one connection. Raises UrlUnreadable for a URL that is none."""
+        try:
+            self._client = self._make_client()
+        except UrlUnreadable:
+            raise
+        except ValueError:
+            # The text may quote the URL with its password.
+            raise UrlUnreadable(
+                "the URL of Redis cannot be read: percent-encode signs such as / @ # in user and password"
+            ) from None
         try:
             await self._calls.run(self._ping(), seconds=PROBE_SECONDS)
         except (StoreUnavailable, RedisError, OSError) as error:
@@ -194,7 +206,7 @@ class Redis:
             pool = ConnectionPool.from_url(self._url, **options)
             return redis.asyncio.Redis.from_pool(pool)
         if scheme not in ("redis", "rediss"):
-            raise ValueError("the URL of Redis has a scheme that is not known")
+            raise UrlUnreadable("the URL of Redis has a scheme that is not known")
         nodes, path, credentials = _read_nodes(self._url)
         options |= credentials
         if scheme == "rediss":
@@ -212,7 +224,7 @@ class Redis:
             )
             master: redis.asyncio.Redis = self._sentinel.master_for(path[0])
             return master
-        raise ValueError("the URL of Redis has a scheme or a path that is not known")
+        raise UrlUnreadable("the URL of Redis has a scheme or a path that is not known")
 
 
 def _read_nodes(url: str) -> tuple[list[tuple[str, int]], list[str], dict[str, str]]:
@@ -223,7 +235,7 @@ def _read_nodes(url: str) -> tuple[list[tuple[str, int]], list[str], dict[str, s
     for host in hosts.split(","):
         single = urlsplit(f"//{host}")
         if not single.hostname:
-            raise ValueError("the URL of Redis names no host")
+            raise UrlUnreadable("the URL of Redis names no host")
         nodes.append((single.hostname, single.port or DEFAULT_PORT))
     username, _, password = user.partition(":")
     credentials = {"username": unquote(username), "password": unquote(password)}
