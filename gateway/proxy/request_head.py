@@ -24,7 +24,7 @@ ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _LABEL = rb"[A-Za-z0-9\-_~!$&'()*+=]+"
 HOST: Final = re.compile(rb"(?:%b(?:\.%b)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?" % (_LABEL, _LABEL))
 # The hot ones by name: reading an enum's member costs a look-up a line.
-KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION, PROTOCOLS, COOKIES = (
+KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION, PROTOCOLS, COOKIES, NOTED = (
     Action.KEEP,
     Action.DROP,
     Action.HOST,
@@ -32,6 +32,7 @@ KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION, PROTOCOLS, COOKIES = (
     Action.CONNECTION,
     Action.PROTOCOLS,
     Action.COOKIES,
+    Action.NOTED,
 )
 ORDINARY_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
@@ -214,7 +215,7 @@ class RequestReader:
                 kept.append(line)
             elif action is not DROP:
                 special.setdefault(action, []).append((name, value.strip(b" \t")))
-                if action is Action.NOTED or action is COOKIES:
+                if action is COOKIES or action is NOTED:
                     kept.append(line)
             if not colon:
                 raise BadRequest("a header line without a colon")
@@ -263,7 +264,7 @@ class RequestReader:
         ids = special.get(Action.REQUEST_ID, ())
         if len(ids) == 1:
             fields.request_id = request_id_in(ids[0][1])
-        fields.notes = tuple((name.lower(), value) for name, value in special.get(Action.NOTED, ()))
+        fields.notes = tuple((name.lower(), value) for name, value in special.get(NOTED, ()))
         reserved = special.get(Action.RESERVED, ())
         fields.reserved_removed = len(reserved)
         fields.twins_removed = sum(self._table.is_twin(name) for name, _ in reserved)
