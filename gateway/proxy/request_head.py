@@ -222,6 +222,14 @@ class RequestReader:
         fields = Fields(keeps_alive=is_http_11)
         fields.host = _the_host(special.pop(HOST_FIELD, ()), is_http_11)
         fields.credential = self._credentials.read(special.pop(CREDENTIAL, ()))
+        if special:
+            self._act_on(special, fields, is_http_11, kept)
+        return fields
+
+    def _act_on(
+        self, special: dict[Action, list[tuple[bytes, bytes]]], fields: Fields, is_http_11: bool, kept: list[bytes]
+    ) -> None:
+        """Act on the fields that not every request has; change `kept` where they say so."""
         if PROTOCOLS in special:
             values = [value for _, value in special.pop(PROTOCOLS)]
             offers, secrets, fields.key_protocol = self._places.take_from_protocols(values)
@@ -231,11 +239,11 @@ class RequestReader:
                 kept.append(b"Sec-WebSocket-Protocol: " + b", ".join(offers))
         if COOKIES in special:
             values = [value for _, value in special.pop(COOKIES)]
-            own = [found.strip(b"; \t") for value in values for found in OWN_COOKIE.findall(value)]
+            own = OWN_COOKIE.findall(b";".join(values))
             if own:
                 kept[:] = without(kept, COOKIE)
                 kept.extend(b"Cookie: " + value for value in others_of(values))
-                fields.session = b"Cookie: %b\r\n" % b"; ".join(own)
+                fields.session = b"Cookie: %b\r\n" % b"; ".join(cookie.strip(b"; \t") for cookie in own)
                 fields.is_variable = False
         connections = special.pop(CONNECTION, None)
         if connections is not None:
@@ -250,7 +258,6 @@ class RequestReader:
                 fields.upgrade = upgrades[0][1].lower()
         if special:
             self._apply(special, fields, is_http_11)
-        return fields
 
     def _apply(self, special: dict[Action, list[tuple[bytes, bytes]]], fields: Fields, is_http_11: bool) -> None:
         """Act on the rarer fields."""
