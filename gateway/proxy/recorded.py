@@ -38,14 +38,12 @@ class Stage(Enum):
 
 
 # By name: to read an enum's member costs as much as to call a small function.
-DECIDING, CONNECTING, WAITING, RELAYING, DONE, FORWARDED = (
-    Stage.DECIDING,
-    Stage.CONNECTING,
-    Stage.WAITING,
-    Stage.RELAYING,
-    Stage.DONE,
-    Outcome.FORWARDED,
-)
+DECIDING: Final = Stage.DECIDING
+CONNECTING: Final = Stage.CONNECTING
+WAITING: Final = Stage.WAITING
+RELAYING: Final = Stage.RELAYING
+DONE: Final = Stage.DONE
+FORWARDED: Final = Outcome.FORWARDED
 
 
 class Recorded:

@@ -9,9 +9,8 @@ writers who change everything, and faults without end: `python -m tests.chaos` (
     admins.py      callers of the management API, and whether their tokens should have opened it
     operators.py   the management API and psql, and when a change counts as answered
     writers.py     who changes things, at random: key_changes.py, owner_changes.py and token_changes.py say what
-    wire.py        what can be cut, silenced, and silenced one way
     pulse.py       whether the machine is quiet enough to tell who is slow
-    stage.py       nodes, stores and wires
+    stage.py       nodes, stores and wires (tests/fixtures/wire.py)
     faults.py      what is done to them, in which order, and when everybody is well again: strikes.py has the kinds
     measures.py    how much of everything
     run.py         all of it together

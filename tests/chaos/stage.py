@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
@@ -14,11 +13,11 @@ from gateway.stores.postgres.migrate import migrate
 from tests.chaos.cast import ENVIRONMENT, ROUTES
 from tests.chaos.measures import Measures
 from tests.chaos.pulse import Pulse
-from tests.chaos.wire import Wire
 from tests.fixtures.gateway import GatewayProcess, operator_token
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stores import OwnPostgres, OwnRedis
 from tests.fixtures.upstream import RecordingUpstream
+from tests.fixtures.wire import Wire
 
 KEYS_PER_USER = 200  # more than will be: what a call that was cut off has made stays
 
@@ -97,8 +96,8 @@ class Stage:
 
     def new_node(self, number: int) -> Node:
         """A node with wires of its own, not started."""
-        to_postgres, to_redis = Wire(_port_of(self.postgres.dsn)), Wire(_port_of(self.redis.url))
-        config = self.config(_through(self.postgres.dsn, to_postgres), _through(self.redis.url, to_redis))
+        to_postgres, to_redis = Wire(self.postgres.dsn), Wire(self.redis.url)
+        config = self.config(to_postgres.url, to_redis.url)
         return Node(number, GatewayProcess(self.folder / f"node-{number}", config), to_postgres, to_redis)
 
     def config(self, postgres_dsn: str, redis_url: str) -> dict[str, object]:
@@ -142,14 +141,3 @@ async def _take_down(stage: Stage) -> None:
     for node in stage.nodes:
         node.process.kill()
         await asyncio.gather(node.to_postgres.stop(), node.to_redis.stop())
-
-
-def _port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
-
-
-def _through(url: str, wire: Wire) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{wire.port}")))

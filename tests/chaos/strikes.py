@@ -14,9 +14,9 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from tests.chaos.stage import Node, Stage
-from tests.chaos.wire import Wire
 from tests.fixtures import processes
 from tests.fixtures.stores import OwnServer
+from tests.fixtures.wire import Wire
 
 T_contra = TypeVar("T_contra", contravariant=True)
 

@@ -3,11 +3,10 @@
 import asyncio
 from collections import Counter
 
-import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fixtures.edge import Edge
+from tests.fixtures.exposition import scraped
 from tests.fixtures.raw_upstream import RawConnection, Script, reply
 from tests.fixtures.waiting import until
 
@@ -19,18 +18,16 @@ END = b"Connection: close\r\n\r\n"
 
 async def counts(edge: Edge) -> tuple[Counter[tuple[str, ...]], Counter[str]]:
     """Requests by (route, method, status, outcome), and observed durations by route."""
-    async with aiohttp.ClientSession() as session, session.get(f"{edge.gateway.status_url}/metrics") as answer:
-        families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+    samples = await scraped(edge.gateway)
+    names = ("route", "method", "status", "outcome")
     requests: Counter[tuple[str, ...]] = Counter()
-    for sample in families["ostiary_requests"].samples:
-        names = ("route", "method", "status", "outcome")
-        assert set(sample.labels) == set(names)
-        requests[tuple(sample.labels[name] for name in names)] = int(sample.value)
+    for labels, value in samples.by_labels("ostiary_requests_total").items():
+        assert {name for name, _ in labels} == set(names)
+        requests[tuple(dict(labels)[name] for name in names)] = int(value)
     durations = Counter(
         {
-            sample.labels["route"]: int(sample.value)
-            for sample in families["ostiary_request_duration_seconds"].samples
-            if sample.name.endswith("_count")
+            dict(labels)["route"]: int(value)
+            for labels, value in samples.by_labels("ostiary_request_duration_seconds_count").items()
         }
     )
     return requests, durations

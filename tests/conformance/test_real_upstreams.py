@@ -9,10 +9,10 @@ from itertools import count
 import aiohttp
 import pytest
 import pytest_asyncio
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.embedded.server_process import HOST
 from tests.fixtures.edge import Line
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import ENVIRONMENT, Caller, plant
 from tests.fixtures.real_upstreams.cases import CASES, CLOSE, SECRET, Case
@@ -63,14 +63,7 @@ class Behind:
 
     async def forwarded(self) -> int:
         """How many requests the gateway has counted as forwarded."""
-        async with self.session.get(f"{self.gateway.status_url}/metrics") as response:
-            families = text_string_to_metric_families(await response.text())
-        return sum(
-            int(sample.value)
-            for family in families
-            for sample in family.samples
-            if sample.name == "ostiary_requests_total" and sample.labels["outcome"] == "forwarded"
-        )
+        return int((await scraped(self.gateway)).sum("ostiary_requests_total", outcome="forwarded"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -103,7 +96,7 @@ async def behind(
     }
     gateway = GatewayProcess(tmp_path_factory.mktemp("gateway"), config)
     try:
-        await asyncio.gather(upstream.start(), gateway.start())
+        await asyncio.gather(upstream.serve(), gateway.start())
         async with aiohttp.ClientSession() as session:
             behind = Behind(gateway, upstream, session, count())
             yield behind

@@ -2,10 +2,10 @@
 
 import asyncio
 
-import aiohttp
 import pytest
 
 from tests.fixtures.edge import OURS, Edge
+from tests.fixtures.exposition import scraped
 from tests.fixtures.raw_upstream import OK, RawConnection, Script, reply
 from tests.fixtures.waiting import until
 
@@ -294,14 +294,14 @@ async def test_a_request_is_repeated_only_once(edge: Edge) -> None:
 async def test_a_connection_that_closed_while_idle_is_not_used(edge: Edge) -> None:
     """Once the gateway has seen the close, a POST goes on a new connection. RFC 9112 9.5."""
     edge.upstream.script = reply(KEPT)
-    async with edge.line() as line, aiohttp.ClientSession() as session:
+    async with edge.line() as line:
         await line.send(GET)
         await line.replies(b"GET")
         await edge.upstream.until_quiet()
 
         async def is_forgotten() -> bool:
-            async with session.get(f"{edge.gateway.status_url}/metrics") as answer:
-                return 'ostiary_connections{side="upstream",state="idle"} 0.0' in await answer.text()
+            samples = await scraped(edge.gateway)
+            return samples.by_labels("ostiary_connections")[frozenset({("side", "upstream"), ("state", "idle")})] == 0
 
         await until(is_forgotten, what="the gateway to forget the closed connection")
         await line.send(POST)

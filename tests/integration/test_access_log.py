@@ -16,6 +16,7 @@ import websockets
 from gateway.telemetry.access import FIELDS
 from tests.conftest import StartGateway
 from tests.fixtures.edge import Edge
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.raw_upstream import RawConnection, RawUpstream
@@ -253,9 +254,7 @@ async def test_a_log_that_nobody_reads_holds_nobody_up(gateway: StartGateway, tm
     path = "/public/" + "/".join(["abcdefgh"] * 50)
 
     async def dropped() -> float:
-        async with session.get(node.status_url + "/metrics") as answer:
-            text = await answer.text()
-        return float(text.split("\nostiary_log_lines_dropped_total ")[1].split("\n")[0])
+        return (await scraped(node)).sum("ostiary_log_lines_dropped_total")
 
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:

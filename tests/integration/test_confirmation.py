@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
-import asyncpg
 import pytest
 
 from gateway.clock import SystemClock
@@ -17,6 +16,7 @@ from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures import psql
 from tests.fixtures.consistency import Member, member
 from tests.fixtures.rows import CURRENT, plant
 from tests.fixtures.stores import OwnPostgres, OwnRedis
@@ -58,9 +58,7 @@ async def haunt(node: Member, *, silent_seconds: float = 0.0) -> None:
 
 async def restore(dsn: str) -> None:
     """Make the key revocable again."""
-    connection = await asyncpg.connect(dsn)
-    await connection.execute("UPDATE api_keys SET revoked_at = NULL")
-    await connection.close()
+    await psql.run(dsn, "UPDATE api_keys SET revoked_at = NULL")
 
 
 async def test_three_nodes_confirm_in_milliseconds(dsn: str, redis_url: str) -> None:

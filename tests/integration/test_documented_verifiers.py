@@ -108,7 +108,7 @@ async def stage(
         jwks_url = await _counting(stack, http, f"{world.nodes[0].proxy_url}/.ostiary/jwks.json", made.fetches)
         for upstream in upstreams.values():
             stack.push_async_callback(upstream.stop)
-        await asyncio.gather(*(upstream.start(jwks_url=jwks_url, issuer=ISSUER) for upstream in upstreams.values()))
+        await asyncio.gather(*(upstream.serve(jwks_url=jwks_url, issuer=ISSUER) for upstream in upstreams.values()))
         yield made
     await databases.drop(dsn)
 
@@ -248,7 +248,7 @@ async def test_without_the_keys_nobody_is_believed(stage: Stage, name: str, tmp_
     documented(tmp_path)
     cold = VerifyingUpstream(name, tmp_path)
     try:
-        await cold.start(jwks_url="http://127.0.0.1:1/keys", issuer=ISSUER)
+        await cold.serve(jwks_url="http://127.0.0.1:1/keys", issuer=ISSUER)
         async with stage.http.get(cold.url, headers={HEADER: stage.signed(name)}) as response:
             assert response.status == 503
     finally:

@@ -15,23 +15,15 @@ import redis.asyncio
 
 from gateway.embedded.keeper import Keeper
 from gateway.embedded.server_process import EmbeddedServerError
-from tests.fixtures import processes
+from tests.fixtures import processes, psql
 from tests.fixtures.stores import OwnPostgres, OwnRedis
 from tests.fixtures.waiting import until
 
 
-async def value(dsn: str, query: str) -> object:
-    connection = await asyncpg.connect(dsn, timeout=10)
-    try:
-        return await connection.fetchval(query)
-    finally:
-        await connection.close()
-
-
 async def test_a_test_database_is_migrated_and_its_own(postgres_dsn: str, empty_postgres_dsn: str) -> None:
     """Two databases of one test share nothing; one has the schema, one is empty."""
-    assert await value(postgres_dsn, "SELECT value FROM revision") == 1
-    assert await value(empty_postgres_dsn, "SELECT to_regclass('revision')") is None
+    assert await psql.value(postgres_dsn, "SELECT value FROM revision") == 1
+    assert await psql.value(empty_postgres_dsn, "SELECT to_regclass('revision')") is None
 
 
 async def test_the_shared_redis_is_empty(redis_url: str) -> None:
@@ -82,13 +74,13 @@ async def test_postgres_does_not_run_as_root(own_postgres: OwnPostgres) -> None:
 async def test_a_killed_postgres_comes_back_at_its_address_with_what_was_committed(own_postgres: OwnPostgres) -> None:
     """SIGKILL of every process loses no commit, and the address stays."""
     dsn = own_postgres.dsn
-    await value(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+    await psql.value(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
     await own_postgres.kill()
     with pytest.raises(OSError):  # noqa: PT011  # refused
         await asyncpg.connect(dsn, timeout=10)
     await own_postgres.start()
     assert own_postgres.dsn == dsn
-    assert await value(dsn, "SELECT answer FROM kept") == 42
+    assert await psql.value(dsn, "SELECT answer FROM kept") == 42
 
 
 async def test_a_stopped_redis_comes_back_at_its_address_with_its_contents(own_redis: OwnRedis) -> None:
@@ -116,7 +108,7 @@ async def test_a_paused_server_is_silent_until_it_is_resumed(own_postgres: OwnPo
             connection.recv(1)
     own_postgres.resume()
     own_redis.resume()
-    assert await value(own_postgres.dsn, "SELECT 1") == 1
+    assert await psql.value(own_postgres.dsn, "SELECT 1") == 1
     async with redis.asyncio.Redis.from_url(own_redis.url) as client:
         assert await client.ping()
 
@@ -198,7 +190,7 @@ async def test_a_folder_has_one_owner(own_folder: Path) -> None:
     with pytest.raises(EmbeddedServerError, match="in use by another process"):
         second.start()
     assert addresses.postgres_dsn is not None
-    assert await value(addresses.postgres_dsn, "SELECT 1") == 1
+    assert await psql.value(addresses.postgres_dsn, "SELECT 1") == 1
     first.stop()
 
 

@@ -4,11 +4,11 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
-import asyncpg
 import pytest
 import redis.asyncio
 
 from gateway.stores.redis.names import changes_channel
+from tests.fixtures import psql
 from tests.fixtures.consistency import BOUND_SECONDS, member
 from tests.fixtures.rows import plant
 from tests.fixtures.stores import OwnPostgres, OwnRedis
@@ -20,15 +20,6 @@ async def dsn(postgres_dsn: str) -> str:
     """A database with one key."""
     await plant(postgres_dsn)
     return postgres_dsn
-
-
-async def type_sql(dsn: str, statement: str) -> None:
-    """What somebody types into psql."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def test_a_node_is_fresh_when_it_has_started(dsn: str, redis_url: str) -> None:
@@ -50,7 +41,7 @@ async def test_a_push_reaches_another_node_in_milliseconds(dsn: str, redis_url: 
         await until(lambda: writer.is_subscribed and reader.is_subscribed)
         fastest = 1.0
         for _ in range(5):
-            await type_sql(dsn, "UPDATE api_keys SET revoked_at = NULL")
+            await psql.run(dsn, "UPDATE api_keys SET revoked_at = NULL")
             await until(lambda: writer.view.revision == reader.view.revision)
             change = await writer.revoke()
             assert writer.channel is not None
@@ -70,7 +61,7 @@ async def test_a_poll_alone_brings_what_nobody_published(dsn: str, redis_url: st
     """A change typed into psql is known within the bound, with Redis and without. R237."""
     async with member(dsn, redis_url if has_redis else None) as node:
         began = time.monotonic()
-        await type_sql(dsn, "DELETE FROM api_keys")
+        await psql.run(dsn, "DELETE FROM api_keys")
         await until(lambda: "key:k1" in node.evicted)
         assert time.monotonic() - began < BOUND_SECONDS
         row = (await node.revisions.nodes("test"))[0]
@@ -83,8 +74,8 @@ async def test_a_gap_is_polled_for_at_once(dsn: str, redis_url: str) -> None:
         await reader.until_pongs_count()
         waits = []
         for _ in range(10):
-            await type_sql(dsn, "UPDATE users SET status = 'suspended'")
-            await type_sql(dsn, "UPDATE api_keys SET revoked_at = NULL")
+            await psql.run(dsn, "UPDATE users SET status = 'suspended'")
+            await psql.run(dsn, "UPDATE api_keys SET revoked_at = NULL")
             change = await writer.revoke()
             assert writer.channel is not None
             began = time.monotonic()
@@ -184,7 +175,7 @@ async def test_redis_killed_and_restarted(own_postgres: OwnPostgres, own_redis: 
         await own_redis.start()
         await until(lambda: writer.is_subscribed and reader.is_subscribed)
         reader.evicted.clear()
-        await type_sql(own_postgres.dsn, "UPDATE api_keys SET revoked_at = NULL")
+        await psql.run(own_postgres.dsn, "UPDATE api_keys SET revoked_at = NULL")
         await until(lambda: writer.view.revision == reader.view.revision)
         reader.evicted.clear()
         answer = await writer.revoke_and_propagate()
@@ -200,7 +191,7 @@ async def test_a_killed_subscriber_subscribes_again_and_has_missed_nothing(dsn: 
         assert node.channel is not None
         first = node.channel.subscription
         await raw.client_kill_filter(_type="pubsub")
-        await type_sql(dsn, "DELETE FROM api_keys")
+        await psql.run(dsn, "DELETE FROM api_keys")
         await until(lambda: node.is_subscribed and node.channel is not None and node.channel.subscription != first)
         await until(lambda: "key:k1" in node.evicted, seconds=BOUND_SECONDS)
         assert node.view.is_fresh
@@ -265,8 +256,8 @@ async def test_a_revision_that_went_backwards_is_healed(dsn: str, redis_url: str
     async with member(dsn, redis_url) as one, member(dsn, redis_url) as two:
         await until(lambda: one.view.revision == two.view.revision)
         lost = one.view.revision
-        await type_sql(dsn, "UPDATE revision SET value = value - 3")
-        await type_sql(dsn, f"DELETE FROM invalidations WHERE revision > {lost - 3}")
+        await psql.run(dsn, "UPDATE revision SET value = value - 3")
+        await psql.run(dsn, f"DELETE FROM invalidations WHERE revision > {lost - 3}")
         await until(lambda: one.view.revision > lost and two.view.revision == one.view.revision)
         await until(lambda: one.view.is_fresh and two.view.is_fresh)
         for node in (one, two):

@@ -20,6 +20,7 @@ from proxyprotocol.v2 import ProxyProtocolV2
 
 from gateway.embedded.server_process import HOST
 from tests.conftest import StartGateway
+from tests.fixtures.connections import closed
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
@@ -57,9 +58,7 @@ async def connected(
     try:
         yield reader, writer
     finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
+        await closed(writer)
 
 
 async def ask(

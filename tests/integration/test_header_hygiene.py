@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
 from gateway.embedded.server_process import HOST
 from tests.fixtures.edge import OURS, Edge
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import ENVIRONMENT, Caller, plant
 from tests.fixtures.raw_upstream import OK, RawUpstream, reply
@@ -150,9 +150,7 @@ def spellings(name: bytes) -> list[bytes]:
 
 
 async def spoofed(edge: Edge) -> float:
-    async with aiohttp.ClientSession() as session, session.get(f"{edge.gateway.status_url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return float(next(line for line in lines if line.startswith("ostiary_spoofed_headers_total ")).split()[1])
+    return (await scraped(edge.gateway)).sum("ostiary_spoofed_headers_total")
 
 
 # R020, R021, R022: identity
@@ -308,15 +306,10 @@ async def test_the_key_stays_with_the_gateway(edge: Edge, target: bytes, lines: 
 )
 async def test_a_useless_key_on_a_public_route_is_not_looked_at(edge: Edge, value: bytes) -> None:
     """The reply is the same, no identity is told, and nothing is validated. R016."""
-
-    async def decisions() -> list[str]:
-        async with aiohttp.ClientSession() as session, session.get(f"{edge.gateway.status_url}/metrics") as answer:
-            return [line for line in (await answer.text()).splitlines() if line.startswith("ostiary_auth_total")]
-
-    before = await decisions()
+    before = (await scraped(edge.gateway)).by_labels("ostiary_auth_total")
     request = await sent(edge, b"/open", value)
     assert edge.plain(request.raw) == b"GET /open HTTP/1.1\r\nHost: upstream\r\n" + OURS + b"\r\n"
-    assert await decisions() == before
+    assert (await scraped(edge.gateway)).by_labels("ostiary_auth_total") == before
 
 
 @pytest.mark.parametrize("value", [b"X-Api-Key: wrong", b"Authorization: Basic dTpw", b"X-Api-Key: \xff"])

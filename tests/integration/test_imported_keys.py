@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from typing import Any
 
 import aiohttp
@@ -11,6 +10,7 @@ import pytest
 from gateway.auth.secrets import SecretFormat
 from gateway.control.imports import BATCH
 from tests.conftest import StartGateway
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 
 FOREIGN = "sk_live_51Habc-DEF.ghi/jkl+mno="
@@ -51,11 +51,7 @@ async def asked(node: GatewayProcess, secret: str, header: str = "X-Api-Key") ->
 
 async def lookups(node: GatewayProcess) -> float:
     """Decisions that took more than this process knew."""
-    async with aiohttp.ClientSession() as session, session.get(f"{node.status_url}/metrics") as response:
-        text = await response.text()
-    asked = re.findall(r'^ostiary_cache_events_total\{layer="local",event="miss"\} (\S+)$', text, re.MULTILINE)
-    assert asked
-    return sum(map(float, asked))
+    return (await scraped(node)).sum("ostiary_cache_events_total", layer="local", event="miss")
 
 
 async def test_an_imported_secret_keeps_its_shape(gateway: StartGateway, operator_token: str) -> None:

@@ -2,12 +2,11 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any
 
 import aiohttp
-import asyncpg
 
 from tests.conftest import StartGateway
+from tests.fixtures import psql
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.upstream import RecordingUpstream
@@ -19,16 +18,8 @@ async def ask(node: GatewayProcess, secret: str, path: str = "/orders/1") -> int
         return response.status
 
 
-async def fetch(dsn: str, query: str, *values: object) -> Any:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return await connection.fetchval(query, *values)
-    finally:
-        await connection.close()
-
-
 async def last_used_at(dsn: str, caller: Caller) -> datetime | None:
-    found: datetime | None = await fetch(dsn, "SELECT last_used_at FROM api_keys WHERE id = $1", caller.key_id)
+    found: datetime | None = await psql.value(dsn, "SELECT last_used_at FROM api_keys WHERE id = $1", caller.key_id)
     return found
 
 
@@ -37,7 +28,7 @@ async def test_use_is_written_once_and_changes_nothing_else(gateway: StartGatewa
     caller = await plant(postgres_dsn)
     nodes = [await gateway(), await gateway()]
     assert await last_used_at(postgres_dsn, caller) is None
-    revision = await fetch(postgres_dsn, "SELECT value FROM revision")
+    revision = await psql.value(postgres_dsn, "SELECT value FROM revision")
     statuses = await asyncio.gather(*(ask(node, caller.secret) for node in nodes for _ in range(50)))
     assert set(statuses) == {200}
 
@@ -50,13 +41,13 @@ async def test_use_is_written_once_and_changes_nothing_else(gateway: StartGatewa
     assert await ask(late, caller.secret) == 200
     await late.stop()
     assert await last_used_at(postgres_dsn, caller) == first
-    assert await fetch(postgres_dsn, "SELECT value FROM revision") == revision
+    assert await psql.value(postgres_dsn, "SELECT value FROM revision") == revision
 
 
 async def test_the_next_interval_is_written_and_nothing_backwards(gateway: StartGateway, postgres_dsn: str) -> None:
     """A use after the interval moves it forward. R310."""
     caller = await plant(postgres_dsn)
-    await fetch(
+    await psql.value(
         postgres_dsn, "UPDATE api_keys SET last_used_at = now() - interval '301 s' WHERE id = $1", caller.key_id
     )
     before = await last_used_at(postgres_dsn, caller)
@@ -74,7 +65,7 @@ async def test_who_is_refused_has_not_used_his_key(
 ) -> None:
     """A key that is revoked, lacks a scope or asks for nothing that there is, has not been used. R311."""
     revoked, poor = await plant(postgres_dsn), await plant(postgres_dsn, Caller("eve", scopes=()))
-    await fetch(postgres_dsn, "UPDATE api_keys SET revoked_at = now() WHERE id = $1", revoked.key_id)
+    await psql.value(postgres_dsn, "UPDATE api_keys SET revoked_at = now() WHERE id = $1", revoked.key_id)
     routes = [
         {"name": "orders", "paths": ["/orders"], "upstream": "orders", "require": {"scopes": ["orders:read"]}},
         {"name": "reading", "paths": ["/reading"], "upstream": "orders", "methods": ["POST"]},
@@ -93,10 +84,10 @@ async def test_which_secret_is_in_use_is_told_apart(
     """After a rotation the old secret's last use and the new one's first are both written, at once. R312."""
     caller = await plant(postgres_dsn)
     nodes = [await gateway(), await gateway()]
-    revision = await fetch(postgres_dsn, "SELECT value FROM revision")
+    revision = await psql.value(postgres_dsn, "SELECT value FROM revision")
 
     async def told(query: str) -> datetime | None:
-        found: datetime | None = await fetch(postgres_dsn, query, caller.key_id)
+        found: datetime | None = await psql.value(postgres_dsn, query, caller.key_id)
         return found
 
     first_used = "SELECT secret_first_used_at FROM api_keys WHERE id = $1"
@@ -107,7 +98,7 @@ async def test_which_secret_is_in_use_is_told_apart(
 
     assert await ask(nodes[0], caller.secret) == 200
     await until(lambda: is_told(first_used), what="the first use to be written")
-    assert await fetch(postgres_dsn, "SELECT value FROM revision") == revision
+    assert await psql.value(postgres_dsn, "SELECT value FROM revision") == revision
     began = await told(first_used)
     headers = {"Authorization": f"Bearer {operator_token}"}
     async with (
@@ -141,7 +132,7 @@ async def test_who_may_pass_by_another_proxy_has_used_the_key(
 
     async def is_written(caller: Caller) -> bool:
         first_used = "SELECT secret_first_used_at FROM api_keys WHERE id = $1"
-        return await fetch(postgres_dsn, first_used, caller.key_id) is not None
+        return await psql.value(postgres_dsn, first_used, caller.key_id) is not None
 
     await until(lambda: is_written(ada), what="the use to be written")
     assert await ask(node, bob.secret) == 200

@@ -1,7 +1,6 @@
 """TLS on the public listener, with certificates that are replaced while it runs."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import pytest
 import trustme
 
 from tests.conftest import StartGateway
+from tests.fixtures.connections import closed
 from tests.fixtures.crew import Traffic
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.upstream import RecordingUpstream
@@ -116,9 +116,7 @@ async def test_a_handshake_under_way_is_finished(gateway: StartGateway, files: F
     reply = await reader.readuntil(b"\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in reply.lower()
-    writer.close()
-    with contextlib.suppress(ConnectionError, ssl.SSLError):
-        await writer.wait_closed()
+    await closed(writer)
     assert await node.wait_for_end() == 0
 
 

@@ -3,23 +3,23 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 import aiohttp
-import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from gateway.embedded.server_process import HOST
-from tests.chaos.wire import Wire
 from tests.conftest import StartGateway
+from tests.fixtures import psql
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.stores import OwnPostgres
 from tests.fixtures.upstream import RecordedRequest, RecordingUpstream, Reply, echo
 from tests.fixtures.waiting import until
+from tests.fixtures.wire import Wire
 
 OFTEN = {"metering": {"interval_seconds": 0.2}}
 SELDOM = {"metering": {"interval_seconds": 1000}}
@@ -28,17 +28,9 @@ CLIENTS = 8
 SENT = "outcome IN ('forwarded', 'cut') OR (outcome = 'client_gone' AND code <> 'unsent')"
 
 
-async def fetch(dsn: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(statement, *values)]
-    finally:
-        await connection.close()
-
-
 async def metered(dsn: str) -> tuple[int, int, int]:
     """Requests that were sent upstream, and the bytes of their bodies, to it and from it."""
-    rows = await fetch(
+    rows = await psql.rows(
         dsn,
         "SELECT coalesce(sum(requests), 0)::int, coalesce(sum(received_bytes), 0)::int,"
         f" coalesce(sum(sent_bytes), 0)::int FROM usage WHERE {SENT}",
@@ -129,7 +121,7 @@ async def test_totals_equal_the_upstreams_own_count_over_restarts(
         assert await node.stop() == 0
     assert books.totals[0] > 400
     assert await metered(postgres_dsn) == books.totals
-    by_key = await fetch(postgres_dsn, f"SELECT key_id, sum(requests)::int FROM usage WHERE {SENT} GROUP BY key_id")
+    by_key = await psql.rows(postgres_dsn, f"SELECT key_id, sum(requests)::int FROM usage WHERE {SENT} GROUP BY key_id")
     assert dict(by_key) == books.by_key
 
 
@@ -161,11 +153,8 @@ async def test_a_batch_whose_answer_was_lost_counts_once(
 ) -> None:
     """Committed, and the node cannot know: it sends it again, and what it has counted meanwhile apart from it."""
     books, caller = Books(upstream), await plant(postgres_dsn)
-    address = postgres_dsn.rpartition("@")[2].partition("/")[0]
-    wire = Wire(int(address.rpartition(":")[2]))
-    await wire.start()
-    try:
-        node = await gateway({**OFTEN, "postgres": {"dsn": postgres_dsn.replace(address, f"{HOST}:{wire.port}")}})
+    async with Wire(postgres_dsn) as wire:
+        node = await gateway({**OFTEN, "postgres": {"dsn": wire.url}})
 
         async def is_all_there() -> bool:
             return await metered(postgres_dsn) == books.totals
@@ -184,8 +173,6 @@ async def test_a_batch_whose_answer_was_lost_counts_once(
         assert await node.stop() == 0
         assert await metered(postgres_dsn) == books.totals
         assert books.totals[0] == 65
-    finally:
-        await wire.stop()
 
 
 async def test_a_node_that_is_killed_loses_an_interval_at_most(
@@ -227,7 +214,7 @@ async def ask(node: GatewayProcess, caller: Caller, *, times: int = 1, path: str
 
 async def usage_of(dsn: str) -> dict[tuple[str, str, str, str], int]:
     """Requests by key, route, outcome and code."""
-    rows = await fetch(
+    rows = await psql.rows(
         dsn,
         "SELECT key_id, route, outcome, code, sum(requests)::int FROM usage"
         " GROUP BY key_id, route, outcome, code HAVING sum(requests) > 0",
@@ -239,10 +226,10 @@ async def test_refusals_are_counted_by_reason_and_key(gateway: StartGateway, pos
     """Whoever is known is named, also one who is refused; of the unknown there is one row, however many they are."""
     names = ("ada", "eve", "old", "late", "poor")
     ada, eve, old, late, poor = [await plant(postgres_dsn, Caller(name, scopes=())) for name in names]
-    await fetch(postgres_dsn, "UPDATE api_keys SET revoked_at = now() WHERE id = $1", eve.key_id)
-    await fetch(postgres_dsn, "UPDATE api_keys SET expires_at = now() WHERE id = $1", old.key_id)
-    await fetch(postgres_dsn, "UPDATE entitlements SET valid_until = now() WHERE user_id = $1", late.user_id)
-    await fetch(postgres_dsn, "UPDATE tenants SET status = 'suspended' WHERE id = $1", poor.tenant_id)
+    await psql.rows(postgres_dsn, "UPDATE api_keys SET revoked_at = now() WHERE id = $1", eve.key_id)
+    await psql.rows(postgres_dsn, "UPDATE api_keys SET expires_at = now() WHERE id = $1", old.key_id)
+    await psql.rows(postgres_dsn, "UPDATE entitlements SET valid_until = now() WHERE user_id = $1", late.user_id)
+    await psql.rows(postgres_dsn, "UPDATE tenants SET status = 'suspended' WHERE id = $1", poor.tenant_id)
     routes = [
         {"name": "orders", "paths": ["/orders"], "upstream": "orders", "methods": ["GET"]},
         {"name": "scoped", "paths": ["/scoped"], "upstream": "orders", "require": {"scopes": ["orders:read"]}},
@@ -286,7 +273,7 @@ async def test_refusals_are_counted_by_reason_and_key(gateway: StartGateway, pos
         ("", "orders", "refused", "missing_api_key"): 1,
         ("", "none", "client_error", "bad_request"): 1,
     }
-    owners = await fetch(postgres_dsn, "SELECT DISTINCT key_id, tenant_id, user_id FROM usage WHERE key_id <> ''")
+    owners = await psql.rows(postgres_dsn, "SELECT DISTINCT key_id, tenant_id, user_id FROM usage WHERE key_id <> ''")
     assert set(owners) == {(caller.key_id, caller.tenant_id, caller.user_id) for caller in (ada, eve, old, late, poor)}
 
 
@@ -377,7 +364,7 @@ async def test_workers_are_nodes(gateway: StartGateway, postgres_dsn: str, upstr
     await node.stop()
     assert await metered(postgres_dsn) == books.totals
     assert books.totals[0] == 100
-    assert await fetch(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(2,)]
+    assert await psql.rows(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(2,)]
 
 
 async def test_metrics(gateway: StartGateway, own_postgres: OwnPostgres) -> None:
@@ -386,24 +373,22 @@ async def test_metrics(gateway: StartGateway, own_postgres: OwnPostgres) -> None
     node = await gateway({**OFTEN, "postgres": {"dsn": own_postgres.dsn}})
     await ask(node, caller)
 
-    async def sample() -> Mapping[str, float]:
-        async with aiohttp.request("GET", f"{node.status_url}/metrics") as response:
-            lines = (await response.text()).splitlines()
-        return {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("ostiary_metering")}
+    async def waiting() -> tuple[float, float]:
+        samples = await scraped(node)
+        return samples.sum("ostiary_metering_unwritten_rows"), samples.sum("ostiary_metering_unwritten_seconds")
 
     async def is_written() -> bool:
-        found = await sample()
-        return found["ostiary_metering_unwritten_rows"] == found["ostiary_metering_unwritten_seconds"] == 0
+        return await waiting() == (0, 0)
 
     await until(is_written, what="nothing to wait")
     await own_postgres.stop()
     await ask(node, caller)
 
     async def is_waiting() -> bool:
-        found = await sample()
-        return found["ostiary_metering_unwritten_rows"] == 1 and found["ostiary_metering_unwritten_seconds"] > 0.5
+        rows, seconds = await waiting()
+        return rows == 1 and seconds > 0.5
 
     await until(is_waiting, what="what cannot be written")
-    assert (await sample())["ostiary_metering_lost_requests_total"] == 0
+    assert (await scraped(node)).by_labels("ostiary_metering_lost_requests_total") == {frozenset(): 0}
     await own_postgres.start()
     await until(is_written, what="it to be written")

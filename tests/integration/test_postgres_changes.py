@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -9,18 +8,7 @@ from gateway.stores.postgres.changes import Change, Changes
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.revisions import RevisionLog
 from gateway.stores.records import Invalidation
-from gateway.telemetry.metrics import Metrics
-from tests.fixtures.rows import CURRENT, RETIRED, plant
-
-
-@pytest.fixture
-async def pg(postgres_dsn: str) -> AsyncIterator[Postgres]:
-    """A database with a few rows."""
-    await plant(postgres_dsn)
-    postgres = Postgres(postgres_dsn, metrics=Metrics())
-    await postgres.open()
-    yield postgres
-    await postgres.close()
+from tests.fixtures.rows import CURRENT, RETIRED
 
 
 @pytest.fixture

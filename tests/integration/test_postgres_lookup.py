@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -34,16 +33,6 @@ PLANTED = KeyRecord(
     entitlement_valid_until=4000000000.0,
     plan_limits={"per_minute": 60, "per_day": 1000},
 )
-
-
-@pytest.fixture
-async def pg(postgres_dsn: str) -> AsyncIterator[Postgres]:
-    """A database with a few rows."""
-    await plant(postgres_dsn)
-    postgres = Postgres(postgres_dsn, metrics=Metrics())
-    await postgres.open()
-    yield postgres
-    await postgres.close()
 
 
 async def execute(pg: Postgres, statement: str) -> None:

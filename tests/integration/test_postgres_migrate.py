@@ -2,13 +2,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-import asyncpg
 import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.migrate import MigrationFailed, SchemaOutdated, SchemaUnknown, check_schema, migrate
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures import psql
 from tests.fixtures.stores import OwnPostgres
 
 Execute = Callable[[str], Coroutine[Any, Any, None]]
@@ -28,9 +28,7 @@ def execute(empty_postgres_dsn: str) -> Execute:
     """A psql of one statement."""
 
     async def run(statement: str) -> None:
-        connection = await asyncpg.connect(empty_postgres_dsn)
-        await connection.execute(statement)
-        await connection.close()
+        await psql.run(empty_postgres_dsn, statement)
 
     return run
 

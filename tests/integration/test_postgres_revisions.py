@@ -1,4 +1,3 @@
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -7,18 +6,6 @@ from gateway.errors import StoreUnavailable
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.postgres.revisions import POLL_LIMIT, PRUNE_BATCH, NodeReport, RevisionLog
 from gateway.stores.records import Invalidation
-from gateway.telemetry.metrics import Metrics
-from tests.fixtures.rows import plant
-
-
-@pytest.fixture
-async def pg(postgres_dsn: str) -> AsyncIterator[Postgres]:
-    """A database with a few rows, at revision 7."""
-    await plant(postgres_dsn)
-    postgres = Postgres(postgres_dsn, metrics=Metrics())
-    await postgres.open()
-    yield postgres
-    await postgres.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import asyncpg
 import pytest
@@ -12,6 +11,7 @@ from gateway.stores.postgres.migrate import migrate
 from gateway.stores.postgres.usage import UsageStore
 from gateway.stores.records import UsedRow
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures import psql
 
 Stores = Callable[..., UsageStore]
 
@@ -28,14 +28,6 @@ async def stores(postgres_dsn: str) -> AsyncIterator[Stores]:
     await store().keep_partitions()
     yield store
     await postgres.close()
-
-
-async def fetch(dsn: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(statement, *values)]
-    finally:
-        await connection.close()
 
 
 def used(key_id: str = "key_1", *, route: str = "orders", requests: int = 1, size: int = 10) -> UsedRow:
@@ -55,14 +47,14 @@ async def test_a_batch_that_comes_again_changes_nothing(stores: Stores, postgres
     await store.add(1, 0.0, [used(), used("key_2", requests=3)])
     await store.add(2, 0.0, [used(requests=5)])
     await store.add(1, 0.0, [used(), used("key_2", requests=3)])
-    assert await fetch(postgres_dsn, TOTALS) == [("key_1", 6, 20, 40), ("key_2", 3, 10, 20)]
+    assert await psql.rows(postgres_dsn, TOTALS) == [("key_1", 6, 20, 40), ("key_2", 3, 10, 20)]
 
 
 async def test_a_batch_and_its_repeat_at_once(stores: Stores, postgres_dsn: str) -> None:
     """A batch that was given up, and is still under way in the database, meets its repeat there: one of them counts."""
     for number in range(1, 6):
         await asyncio.gather(*(stores().add(number, 0.0, [used(f"key_{n}") for n in range(200)]) for _ in range(4)))
-    assert await fetch(postgres_dsn, "SELECT sum(requests)::int, count(*)::int FROM usage WHERE requests <= 5") == [
+    assert await psql.rows(postgres_dsn, "SELECT sum(requests)::int, count(*)::int FROM usage WHERE requests <= 5") == [
         (1000, 200)
     ]
 
@@ -75,48 +67,50 @@ async def test_nodes_add_to_the_same_rows(stores: Stores, postgres_dsn: str) -> 
         await asyncio.gather(
             *(stores(f"node_{n}").add(number, 0.0, order) for n, order in enumerate(orders)),
         )
-    assert await fetch(postgres_dsn, "SELECT sum(requests)::int FROM usage") == [(1800,)]
-    assert await fetch(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(3,)]
+    assert await psql.rows(postgres_dsn, "SELECT sum(requests)::int FROM usage") == [(1800,)]
+    assert await psql.rows(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(3,)]
 
 
 async def test_the_minute_is_told_by_its_age(stores: Stores, postgres_dsn: str) -> None:
     """By the database's clock; what is older than anything can be falls into the oldest partition that is kept."""
     await stores().add(1, 600.0, [used()])
     await stores().add(2, 1e9, [used("key_2")])
-    rows = await fetch(postgres_dsn, "SELECT key_id, extract(epoch FROM now() - minute)::float8 FROM usage ORDER BY 1")
+    rows = await psql.rows(
+        postgres_dsn, "SELECT key_id, extract(epoch FROM now() - minute)::float8 FROM usage ORDER BY 1"
+    )
     assert 600 <= rows[0][1] < 665 or rows[0][1] < 600 + 120
     assert rows[1][1] < 40 * 86400
-    assert await fetch(postgres_dsn, "SELECT extract(second FROM minute)::int FROM usage") == [(0,), (0,)]
+    assert await psql.rows(postgres_dsn, "SELECT extract(second FROM minute)::int FROM usage") == [(0,), (0,)]
 
 
 async def test_partitions_are_made_ahead_and_dropped_when_outdated(stores: Stores, postgres_dsn: str) -> None:
     """There is one for each of three months; what is older than the retention goes with its partition, whole."""
-    made = await fetch(
+    made = await psql.rows(
         postgres_dsn,
         """SELECT to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => n),
         '"usage_"YYYY"_"MM') FROM generate_series(-1, 1) AS n ORDER BY 1""",
     )
-    assert await fetch(postgres_dsn, PARTITIONS) == made
-    await fetch(
+    assert await psql.rows(postgres_dsn, PARTITIONS) == made
+    await psql.rows(
         postgres_dsn, "CREATE TABLE usage_2020_01 PARTITION OF usage FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z')"
     )
-    await fetch(
+    await psql.rows(
         postgres_dsn,
         "INSERT INTO usage VALUES ('2020-01-05Z', 'old', '', '', 'orders', 'forwarded', '2xx', 1, 0, 0),"
         " (now() - interval '1 month', 'young', '', '', 'orders', 'forwarded', '2xx', 1, 0, 0)",
     )
-    await fetch(postgres_dsn, "INSERT INTO usage_writers VALUES ('node_long_gone', 7, now() - interval '32 days')")
+    await psql.rows(postgres_dsn, "INSERT INTO usage_writers VALUES ('node_long_gone', 7, now() - interval '32 days')")
     await stores(retention_months=1200).keep_partitions()
-    assert [row[0] for row in await fetch(postgres_dsn, "SELECT key_id FROM usage ORDER BY 1")] == ["old", "young"]
+    assert [row[0] for row in await psql.rows(postgres_dsn, "SELECT key_id FROM usage ORDER BY 1")] == ["old", "young"]
     await asyncio.gather(*(stores(f"node_{n}").keep_partitions() for n in range(4)))
-    assert await fetch(postgres_dsn, PARTITIONS) == made
-    assert await fetch(postgres_dsn, "SELECT key_id FROM usage") == [("young",)]
-    assert await fetch(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(0,)]
+    assert await psql.rows(postgres_dsn, PARTITIONS) == made
+    assert await psql.rows(postgres_dsn, "SELECT key_id FROM usage") == [("young",)]
+    assert await psql.rows(postgres_dsn, "SELECT count(*)::int FROM usage_writers") == [(0,)]
 
 
 async def test_partitions_have_the_indexes_of_the_whole(stores: Stores, postgres_dsn: str) -> None:
     """What a key, a user or a tenant has used is found by an index in every partition."""
-    rows = await fetch(
+    rows = await psql.rows(
         postgres_dsn, "SELECT tablename, count(*)::int FROM pg_indexes WHERE tablename LIKE 'usage\\_2%' GROUP BY 1"
     )
     assert [count for _, count in rows] == [3, 3, 3]
@@ -124,7 +118,7 @@ async def test_partitions_have_the_indexes_of_the_whole(stores: Stores, postgres
 
 async def test_upkeep_waits_for_nobody_long(stores: Stores, postgres_dsn: str) -> None:
     """A reader who holds on to a partition delays its end, and no writer."""
-    await fetch(
+    await psql.rows(
         postgres_dsn, "CREATE TABLE usage_2020_01 PARTITION OF usage FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z')"
     )
     reader = await asyncpg.connect(postgres_dsn)
@@ -136,16 +130,16 @@ async def test_upkeep_waits_for_nobody_long(stores: Stores, postgres_dsn: str) -
             assert "LockNotAvailable" in str(await asyncio.wait_for(asyncio.gather(upkeep, return_exceptions=True), 8))
     finally:
         await reader.close()
-    assert await fetch(postgres_dsn, TOTALS) == [("key_1", 1, 10, 20)]
+    assert await psql.rows(postgres_dsn, TOTALS) == [("key_1", 1, 10, 20)]
 
 
 async def test_an_existing_database_is_brought_to_it(empty_postgres_dsn: str) -> None:
     """A database from before has its keys afterwards, and takes usage."""
     await migrate(empty_postgres_dsn)
-    await fetch(empty_postgres_dsn, "INSERT INTO tenants (id, name) VALUES ('acme', 'Acme')")
-    await fetch(empty_postgres_dsn, "DROP TABLE usage")
-    await fetch(empty_postgres_dsn, "DROP TABLE usage_writers")
-    await fetch(empty_postgres_dsn, "DELETE FROM schema_migrations WHERE number = 7")
+    await psql.rows(empty_postgres_dsn, "INSERT INTO tenants (id, name) VALUES ('acme', 'Acme')")
+    await psql.rows(empty_postgres_dsn, "DROP TABLE usage")
+    await psql.rows(empty_postgres_dsn, "DROP TABLE usage_writers")
+    await psql.rows(empty_postgres_dsn, "DELETE FROM schema_migrations WHERE number = 7")
     assert await migrate(empty_postgres_dsn) == ["0007_usage"]
     postgres = Postgres(empty_postgres_dsn, metrics=Metrics())
     await postgres.open()
@@ -155,5 +149,5 @@ async def test_an_existing_database_is_brought_to_it(empty_postgres_dsn: str) ->
         await store.add(1, 0.0, [used()])
     finally:
         await postgres.close()
-    assert await fetch(empty_postgres_dsn, TOTALS) == [("key_1", 1, 10, 20)]
-    assert await fetch(empty_postgres_dsn, "SELECT count(*)::int FROM tenants") == [(1,)]
+    assert await psql.rows(empty_postgres_dsn, TOTALS) == [("key_1", 1, 10, 20)]
+    assert await psql.rows(empty_postgres_dsn, "SELECT count(*)::int FROM tenants") == [(1,)]

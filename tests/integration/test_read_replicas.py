@@ -14,6 +14,7 @@ from gateway.consistency.view import View
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.revisions import RevisionLog
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.replica import OwnReplica
@@ -73,10 +74,7 @@ class Fleet:
 
     async def lookups(self, node: GatewayProcess, outcome: str) -> float:
         """How many questions to replicas ended so."""
-        async with aiohttp.request("GET", f"{node.status_url}/metrics") as response:
-            text = await response.text()
-        name = f'ostiary_cache_events_total{{layer="replica",event="{outcome}"}} '
-        return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+        return (await scraped(node)).sum("ostiary_cache_events_total", layer="replica", event=outcome)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 import redis.asyncio
 
 from gateway.auth.secrets import SecretFormat
+from tests.fixtures import psql
 from tests.fixtures.edge import Edge
 from tests.fixtures.gateway import GatewayProcess, operator_token
 from tests.fixtures.planted import ENVIRONMENT, Caller
@@ -265,9 +266,7 @@ async def test_no_secret_is_found_anywhere(own_postgres: OwnPostgres, own_redis:
         await until(is_back, what="the key to be admitted again")
 
         # Breakage: a schema that nobody foresaw makes every management call an unforeseen error, with a traceback.
-        connection = await asyncpg.connect(dsn)
-        await connection.execute("ALTER TABLE api_keys RENAME COLUMN last_used_at TO gone")
-        await connection.close()
+        await psql.run(dsn, "ALTER TABLE api_keys RENAME COLUMN last_used_at TO gone")
         for name in ("third", keys[0]):
             status, _ = await admin.call("POST", "/v1/keys", {"user_id": "ada", "name": name})
             assert status == 500

@@ -20,7 +20,7 @@ from tests.fixtures.redis_servers import cluster
 from tests.fixtures.stores import OwnRedis
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
-from tests.integration.stories.wire import Wire
+from tests.fixtures.wire import Wire
 
 NODES, CLIENTS, BUDGET = 4, 50, 400
 PATIENT = {"patience_seconds": 2.0}  # what is tested is not how busy the machine is

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import StartGateway
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.upstream import RecordingUpstream, Reply
 from tests.fixtures.waiting import until
@@ -153,8 +154,7 @@ async def test_stream_ends_with_its_key(world: World) -> None:
             await asyncio.wait_for(doomed.readuntil(b"\n\n"), 3)
         world.feed.say(b"after")
         assert await unrelated.readuntil(b"\n\n") == b"data: after\n\n"
-    async with world.session.get(f"{world.node.status_url}/metrics") as response:
-        assert 'ostiary_streams_closed_total{reason="key_revoked"} 1.0' in await response.text()
+    assert (await scraped(world.node)).sum("ostiary_streams_closed_total", reason="key_revoked") == 1
 
 
 async def test_slow_client_gets_its_last_reply_whole(gateway: StartGateway, upstream: RecordingUpstream) -> None:

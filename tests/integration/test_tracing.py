@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 
 from gateway.telemetry.tracing import MOST_PER_SECOND
 from tests.conftest import StartGateway
 from tests.fixtures.collector import Collected, Collector
 from tests.fixtures.edge import Edge
+from tests.fixtures.exposition import page_of
 from tests.fixtures.planted import Caller, plant
 from tests.fixtures.raw_upstream import RawConnection, RawUpstream, reply
 
@@ -116,14 +116,12 @@ async def test_a_request_is_a_trace(gateway: StartGateway, postgres_dsn: str) ->
 
 async def assert_exemplified(edge: Edge) -> None:
     """Durations of what is traced show the trace, in OpenMetrics alone."""
-    async with aiohttp.ClientSession() as session:
-        for accept, is_shown in (("text/plain", False), ("application/openmetrics-text; version=1.0.0", True)):
-            async with session.get(edge.gateway.status_url + "/metrics", headers={"Accept": accept}) as answer:
-                page = await answer.text()
-            assert (f'# {{trace_id="{TRACE}"}}' in page) is is_shown
-            for family in ("request", "upstream"):
-                shown = re.search(rf'ostiary_{family}_duration_seconds_bucket{{[^\n]*trace_id="{TRACE}"', page)
-                assert (shown is not None) is is_shown
+    for accept, is_shown in (("text/plain", False), ("application/openmetrics-text; version=1.0.0", True)):
+        page = await page_of(edge.gateway, accept)
+        assert (f'# {{trace_id="{TRACE}"}}' in page) is is_shown
+        for family in ("request", "upstream"):
+            shown = re.search(rf'ostiary_{family}_duration_seconds_bucket{{[^\n]*trace_id="{TRACE}"', page)
+            assert (shown is not None) is is_shown
 
 
 @pytest.mark.parametrize(

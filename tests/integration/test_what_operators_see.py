@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
-import asyncpg
 import pytest
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +16,8 @@ from gateway.auth.secrets import SecretFormat, sha256_digest
 from gateway.embedded.server_process import HOST
 from gateway.telemetry.metrics import Metrics
 from tests.conftest import StartGateway
-from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures import psql
+from tests.fixtures.exposition import page_of
 from tests.fixtures.planted import ENVIRONMENT, Caller, plant
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
@@ -50,12 +50,6 @@ CLOSED = {  # every value that a label may have, beside configured names
     "le": r"[0-9.e+-]+|\+Inf",
 }
 KEYS = SecretFormat("ost", ENVIRONMENT)
-
-
-async def page_of(node: GatewayProcess) -> str:
-    async with aiohttp.ClientSession() as session, session.get(node.status_url + "/metrics") as answer:
-        assert answer.status == 200
-        return await answer.text()
 
 
 def series(page: str) -> dict[str, list[dict[str, str]]]:
@@ -226,9 +220,7 @@ async def test_rotated_secrets_that_are_still_sent_are_seen(gateway: StartGatewa
         async with session.get(node.proxy_url + "/orders") as answer:
             assert answer.status == 200
         assert await counted() == {"hour": "0.0", "day": "1.0"}
-        connection = await asyncpg.connect(postgres_dsn)
-        await connection.execute("UPDATE retired_secrets SET expires_at = now() + interval '30 minutes'")
-        await connection.close()
+        await psql.run(postgres_dsn, "UPDATE retired_secrets SET expires_at = now() + interval '30 minutes'")
 
         async def is_near() -> bool:
             async with session.get(node.proxy_url + "/orders") as answer:

@@ -1,7 +1,6 @@
 """Several processes behind one set of ports."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import trustme
 from gateway.embedded.server_process import HOST
 from tests.conftest import StartGateway
 from tests.fixtures import processes
+from tests.fixtures.connections import closed
 from tests.fixtures.crew import GET, Client, Crew, Traffic
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.launching import command
@@ -56,9 +56,7 @@ class SlowUpstream:
         self.asked += 1
         await self.may_answer.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow")
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        await closed(writer)
         self._open -= 1
 
 

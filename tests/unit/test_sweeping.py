@@ -5,6 +5,7 @@ import pytest
 
 from gateway.auth.secrets import SecretFormat
 from gateway.control.admin_tokens import generate
+from tests.fixtures import psql
 from tests.fixtures.signed import Signer
 from tests.fixtures.stores import Databases
 from tests.fixtures.sweeping import secrets_in
@@ -33,9 +34,7 @@ def test_what_is_a_secret(text: str, is_found: bool) -> None:
 async def test_a_secret_in_a_table_fails_the_test_that_left_it(databases: Databases) -> None:
     """In any column, of any table. R324 R040."""
     dsn = await databases.create(is_migrated=True)
-    connection = await asyncpg.connect(dsn)
-    await connection.execute("INSERT INTO tenants (id, name) VALUES ('a', $1)", KEY)
-    await connection.close()
+    await psql.value(dsn, "INSERT INTO tenants (id, name) VALUES ('a', $1)", KEY)
     with pytest.raises(AssertionError, match="a secret in the database"):
         await databases.drop(dsn)
     with pytest.raises(asyncpg.InvalidCatalogNameError):

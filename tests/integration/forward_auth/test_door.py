@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
-import asyncpg
 import pytest
 
 from gateway.embedded.server_process import HOST
 from tests.conftest import StartGateway
+from tests.fixtures import psql
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.limited import counted
 from tests.fixtures.planted import Caller, plant
@@ -250,20 +250,16 @@ async def test_it_is_metered_and_counted_as_what_it_names(
     await about(node, "/orders", caller.secret, "POST")
     await about(node, "/admin", caller.secret)
     await about(node, "/orders")
-    connection = await asyncpg.connect(postgres_dsn)
-    try:
 
-        async def is_written() -> bool:
-            rows = await connection.fetch("SELECT key_id, route, outcome, code, requests FROM usage")
-            return sorted(tuple(row) for row in rows) == [
-                ("", "orders", "refused", "missing_api_key", 1),
-                (caller.key_id, "admin", "refused", "insufficient_scope", 1),
-                (caller.key_id, "orders", "forwarded", "2xx", 1),
-            ]
+    async def is_written() -> bool:
+        rows = await psql.rows(postgres_dsn, "SELECT key_id, route, outcome, code, requests FROM usage")
+        return sorted(rows) == [
+            ("", "orders", "refused", "missing_api_key", 1),
+            (caller.key_id, "admin", "refused", "insufficient_scope", 1),
+            (caller.key_id, "orders", "forwarded", "2xx", 1),
+        ]
 
-        await until(is_written, what="the usage")
-    finally:
-        await connection.close()
+    await until(is_written, what="the usage")
     labels = {"route": "orders", "method": "POST", "status": "200", "outcome": "forwarded"}
     assert await counted(node, "ostiary_requests", **labels) == 1
     assert await counted(node, "ostiary_requests", route=".ostiary.auth") == 0
@@ -272,19 +268,14 @@ async def test_it_is_metered_and_counted_as_what_it_names(
 async def test_what_passes_uses_its_key(node: GatewayProcess, caller: Caller, postgres_dsn: str) -> None:
     """A key that lets a question pass is in use, and so is its secret. R310, R312."""
     await about(node, "/orders", caller.secret)
-    connection = await asyncpg.connect(postgres_dsn)
-    try:
 
-        async def is_written() -> bool:
-            row = await connection.fetchrow(
-                "SELECT last_used_at, secret_first_used_at FROM api_keys WHERE id = $1", caller.key_id
-            )
-            assert row is not None
-            return None not in tuple(row)
+    async def is_written() -> bool:
+        (row,) = await psql.rows(
+            postgres_dsn, "SELECT last_used_at, secret_first_used_at FROM api_keys WHERE id = $1", caller.key_id
+        )
+        return None not in row
 
-        await until(is_written, what="the use")
-    finally:
-        await connection.close()
+    await until(is_written, what="the use")
 
 
 async def test_one_connection_serves_all_questions(node: GatewayProcess, caller: Caller) -> None:

@@ -129,7 +129,7 @@ async def world(
     caller = await plant(dsn)
     folder.mkdir()
     front = Front(name, folder, gateway_port=gateway.proxy_port, api_port=api.port, grpc_port=grpc_port)
-    await front.start()
+    await front.serve()
     try:
         yield World(gateway, front, api, caller)
     finally:

@@ -29,7 +29,7 @@ async def httpbin_world(
     await tap.start()
     node = GatewayProcess(folder / "node", configuration(dsn, servers.redis_url, httpbin, tap))
     try:
-        await httpbin.start()
+        await httpbin.serve()
         await node.start()
         key_id, secret = await create_key(node.admin_url, await operator_token(dsn))
         yield World(node, httpbin, tap, key_id, secret)

@@ -1,25 +1,11 @@
 """A client that sends exactly the bytes it is told to."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
-from gateway.embedded.server_process import HOST
+from tests.fixtures.connections import connected
 from tests.integration.httpbin.world import World
 
 READ_SECONDS = 30
-
-
-@contextlib.asynccontextmanager
-async def connection(world: World) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the gateway, closed in the end."""
-    reader, writer = await asyncio.open_connection(HOST, world.gateway.proxy_port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 def head(world: World, *lines: str) -> bytes:
@@ -30,7 +16,7 @@ def head(world: World, *lines: str) -> bytes:
 
 async def exchange(world: World, *lines: str, body: bytes = b"") -> bytes:
     """All that the gateway says until it closes, to a request with these lines and Host and the credential."""
-    async with connection(world) as (reader, writer):
+    async with connected(world.gateway.proxy_port) as (reader, writer):
         writer.write(head(world, *lines) + body)
         async with asyncio.timeout(READ_SECONDS):
             return await reader.read()

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from tests.fixtures.connections import connected
 from tests.integration.httpbin.answers import parse
 from tests.integration.httpbin.clients import Client
-from tests.integration.httpbin.raw import connection, exchange, head
+from tests.integration.httpbin.raw import exchange, head
 from tests.integration.httpbin.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -61,7 +62,7 @@ async def test_pipelined_requests_are_answered_in_order(world: World) -> None:
     """Sent in one go, answered one by one, each with its own reply (RFC 9112 9.3.2)."""
     numbers = [*range(1, 9)]
     raw = b"".join(head(world, f"GET /base64/{'QUFB' * number} HTTP/1.1") for number in numbers)
-    async with connection(world) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
+    async with connected(world.gateway.proxy_port) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
         writer.write(raw + head(world, "GET /status/418 HTTP/1.1", "Connection: close"))
         for number in numbers:
             answer = parse(await reader.readuntil(b"\r\n\r\n"))
@@ -91,7 +92,7 @@ async def test_http_10_gets_a_body_without_chunks(world: World, path: str) -> No
 
 async def test_http_10_may_keep_its_connection(world: World) -> None:
     """It asks with `keep-alive`, is told the same, and keeps it as long as replies have a length. RFC 9112 9.3."""
-    async with connection(world) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
+    async with connected(world.gateway.proxy_port) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
         for _ in range(3):
             writer.write(head(world, "GET /range/1000 HTTP/1.0", "Connection: keep-alive"))
             answer = parse(await reader.readuntil(b"\r\n\r\n"))
@@ -105,7 +106,7 @@ async def test_http_10_may_keep_its_connection(world: World) -> None:
 async def test_http_10_may_send_a_body(world: World) -> None:
     """With a Content-Length, and without a Host line of its own. R025."""
     lines = ("POST /anything HTTP/1.0", *(f"{name}: {value}" for name, value in world.credential), "Content-Length: 5")
-    async with connection(world) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
+    async with connected(world.gateway.proxy_port) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
         writer.write("\r\n".join([*lines, "", "hello"]).encode())
         answer = parse(await reader.read())
     seen = json.loads(answer.body)

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.embedded.server_process import HOST
+from tests.fixtures.connections import closed, connected
 from tests.fixtures.waiting import until
 from tests.integration.httpbin.answers import parse, parse_request
 from tests.integration.httpbin.clients import Client, Requests
 from tests.integration.httpbin.memory import PeakMemory
-from tests.integration.httpbin.raw import connection, head
+from tests.integration.httpbin.raw import head
 from tests.integration.httpbin.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -86,7 +87,7 @@ async def test_the_head_arrives_before_the_body_has_left(world: World) -> None:
     """Status and headers do not wait for the first byte of the body. R190."""
     reply = world.tap.reply
     reply.hold_after(body_bytes=0)
-    async with connection(world) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
+    async with connected(world.gateway.proxy_port) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
         writer.write(head(world, "GET /tapped/drip?numbytes=5&duration=0 HTTP/1.1", "Connection: close"))
         first = await reader.readuntil(b"\r\n\r\n")
         assert reply.seen[: reply.passed].endswith(b"\r\n\r\n")
@@ -100,7 +101,7 @@ async def test_the_first_part_of_an_upload_arrives_before_the_last_is_sent(world
     framing = "Transfer-Encoding: chunked" if is_chunked else "Content-Length: 10"
     first, last = (b"5\r\nfirst\r\n", b"5\r\n last\r\n0\r\n\r\n") if is_chunked else (b"first", b" last")
     sent = world.tap.request.seen
-    async with connection(world) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
+    async with connected(world.gateway.proxy_port) as (reader, writer), asyncio.timeout(WAIT_SECONDS):
         writer.write(head(world, "POST /tapped/post HTTP/1.1", framing, "Connection: close") + first)
         await until(lambda: b"first" in sent, what="the first part to reach the upstream")
         writer.write(last)
@@ -160,9 +161,7 @@ async def slow_reader(world: World) -> AsyncIterator[tuple[asyncio.StreamReader,
     try:
         yield reader, writer
     finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        await closed(writer)
 
 
 @pytest.mark.threat("readers that never read")
@@ -184,7 +183,7 @@ async def test_an_upstream_that_does_not_read_makes_the_client_wait(world: World
     """An upload stays with the client until the upstream wants it; then it arrives whole. R025."""
     peak = PeakMemory(world.gateway.pid)
     world.tap.request.hold_after(body_bytes=0)
-    async with asyncio.timeout(WAIT_SECONDS), connection(world) as (reader, writer):
+    async with asyncio.timeout(WAIT_SECONDS), connected(world.gateway.proxy_port) as (reader, writer):
         length = f"Content-Length: {len(LARGE)}"
         writer.write(head(world, "POST /tapped/post HTTP/1.1", length, "Connection: close") + LARGE)
         await settled(writer.transport.get_write_buffer_size)
@@ -218,7 +217,7 @@ async def is_finished_unread(world: World, body: bytes) -> bool:
         await until(lambda: world.tap.reply.passed > 0, what="the reply")
         await settled(lambda: world.tap.reply.passed, seconds=0.1)
         connections = world.tap.connections
-        async with connection(world) as (reader, other):
+        async with connected(world.gateway.proxy_port) as (reader, other):
             other.write(head(world, "GET /tapped/status/418 HTTP/1.1", "Connection: close"))
             assert parse(await reader.read()).status == 418
         return world.tap.connections == connections

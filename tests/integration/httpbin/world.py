@@ -1,8 +1,5 @@
 """httpbin under gunicorn, a gateway in front of it, and a key."""
 
-import asyncio
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,55 +11,27 @@ import aiohttp
 from gateway.embedded.server_process import HOST
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.ports import free_port
-from tests.fixtures.waiting import until
+from tests.fixtures.programs import Program
 from tests.integration.httpbin.tap import Tap
 
 SCOPES = ["things:read", "things:write"]
-STOP_SECONDS = 10.0
 
 
-class Httpbin:
+class Httpbin(Program):
     """The upstream: `gunicorn httpbin:app`, one process with threads, connections kept open."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
+        super().__init__("gunicorn", folder)
         self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    async def serve(self) -> None:
         """Start it and wait until it answers; on failure shows its log."""
-        log_path = self._folder / "gunicorn.log"
         arguments = ["--bind", f"{HOST}:{self.port}", "--worker-class", "gthread", "--threads", "8"]
-        with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *arguments, "--keep-alive", "60", "httpbin:app"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                # Where it may put its control socket.
-                env={**os.environ, "HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)},
-            )
-        async with aiohttp.ClientSession() as session:
-
-            async def answers() -> bool:
-                assert self._process is not None
-                assert self._process.poll() is None, f"httpbin ended:\n{log_path.read_text()}"
-                try:
-                    async with session.get(f"{self.url}/status/200") as response:
-                        return response.status == 200
-                except aiohttp.ClientError:
-                    return False
-
-            await until(answers, seconds=30, what=f"httpbin, its log is {log_path}")
-
-    async def stop(self) -> None:
-        """Stop it and wait until it is gone."""
-        if self._process is not None:
-            self._process.terminate()
-            await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        command = [sys.executable, "-m", "gunicorn", *arguments, "--keep-alive", "60", "httpbin:app"]
+        control = {"HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)}  # where it may put its socket
+        await self.start(command, control, asked=f"{self.url}/status/200", status=200)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -29,6 +28,7 @@ from gateway.stores.redis.channel import Channel
 from gateway.stores.redis.connection import Redis
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
+from tests.fixtures import psql
 from tests.fixtures.documented import Documented
 
 ENVIRONMENT = "test"
@@ -136,11 +136,7 @@ class Management:
 
     async def execute(self, statement: str, *values: Any) -> Any:
         """One statement typed into psql; returns the first value of its first row."""
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return await connection.fetchval(statement, *values)
-        finally:
-            await connection.close()
+        return await psql.value(self.dsn, statement, *values)
 
 
 @asynccontextmanager

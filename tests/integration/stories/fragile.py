@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.stores.postgres.migrate import migrate
 from tests.fixtures.stores import OwnPostgres, OwnRedis
 from tests.fixtures.waiting import until
-from tests.integration.stories.wire import Wire
+from tests.fixtures.wire import Wire
 from tests.integration.stories.world import World, world_over
 
 BOUND_SECONDS = 1.0
@@ -33,7 +33,7 @@ class Fragile:
     async def heal(self) -> None:
         """Undo every fault and wait until a change reaches all nodes by push again."""
         for wire in (*self.to_postgres, *self.to_redis):
-            wire.restore()
+            await wire.mend()
         for node in self.world.nodes:
             node.resume()
         await until(self._is_well, seconds=20, what="both nodes as they were")

@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 import time
 
-import aiohttp
 import pytest
 
+from tests.fixtures.exposition import page_of
 from tests.integration.stories.world import Key, World, iso
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -312,10 +312,7 @@ async def test_no_secret_shows_anywhere(world: World) -> None:
     await world.revoke(key)
     await world.refused("key_revoked", key.secret)
     texts = [node.log for node in world.nodes]
-    async with aiohttp.ClientSession() as session:
-        for node in world.nodes:
-            async with session.get(f"{node.status_url}/metrics") as response:
-                texts += [await response.text()]
+    texts += [await page_of(node) for node in world.nodes]
     for path in ("/v1/keys?limit=100", "/v1/nodes", "/v1/users?limit=100", f"/v1/keys/{key.id}/retired-secrets"):
         texts += [(await world.api("GET", path)).text]
     assert len(world.secrets) > 0

@@ -15,8 +15,8 @@ from gateway.embedded.keeper import Addresses
 from gateway.embedded.server_process import HOST
 from tests.fixtures.stores import Databases
 from tests.fixtures.waiting import until
+from tests.fixtures.wire import Wire
 from tests.integration.stories.fragile import BOUND_SECONDS, COMMIT, POLL_SECONDS, Fragile
-from tests.integration.stories.wire import Wire
 from tests.integration.stories.world import Key, World, world_over
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -131,7 +131,7 @@ async def test_what_cannot_be_confirmed_is_pending_until_it_is_repeated(fragile:
     again = await asyncio.gather(*(world.api(method, path, body) for method, path, body, *_ in calls))
     assert {(reply.status, reply.code) for reply in again} == {(503, "revocation_pending")}
 
-    fragile.to_redis[0].restore()
+    await fragile.to_redis[0].mend()
     for key, (method, path, body, status, _) in zip(keys, calls, strict=True):
         await world.do(method, path, body, status=status)
         assert (await world.ask(1, key.secret)).status != 200

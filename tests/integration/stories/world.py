@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import asyncpg
 import redis.asyncio
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.auth.secrets import SecretFormat
 from gateway.stores.redis.names import entry_name
+from tests.fixtures import psql
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.upstream import RecordedRequest, RecordingUpstream, Reply, echo
 from tests.fixtures.waiting import until
@@ -262,11 +262,7 @@ class World:
 
     async def sql(self, statement: str, *values: Any) -> Any:
         """One statement typed into psql; returns the first value of its first row."""
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return await connection.fetchval(statement, *values)
-        finally:
-            await connection.close()
+        return await psql.value(self.dsn, statement, *values)
 
     # -- operators
 
@@ -355,15 +351,8 @@ class World:
         return await self.do("PATCH", f"/v1/retired-secrets/{retired_id}", {"expires_at": expires_at}, node=node)
 
     async def metric(self, node: int, name: str, **labels: str) -> float:
-        """A sample of a node's metrics; 0.0 where there is none."""
-        assert self._http is not None
-        async with self._http.get(self.nodes[node].status_url + "/metrics") as response:
-            text = await response.text()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels == labels:
-                    return float(sample.value)
-        return 0.0
+        """The sum of a node's samples of this name with these labels; 0.0 where there is none."""
+        return (await scraped(self.nodes[node])).sum(name, **labels)
 
     # -- time
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -12,13 +10,12 @@ from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import aiohttp
-
 from gateway.embedded.server_process import HOST
 from tests.fixtures.ports import free_port
+from tests.fixtures.programs import Program
 from tests.fixtures.upstream import RecordedRequest, RecordingUpstream, Reply
-from tests.fixtures.waiting import until
 
+ROOT = Path(__file__).parents[3]  # where modules are imported from
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -51,35 +48,15 @@ def wsgiref_server() -> Iterator[str]:
 async def gunicorn_server(folder: Path) -> AsyncIterator[str]:
     """Gunicorn, told to keep names with underscores as it once did by itself; yields its URL."""
     url = f"http://{HOST}:{(port := free_port())}"
-    log_path = folder / "gunicorn.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}", "--header-map", "dangerous"),
-                f"{__name__}:tell",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # Where it may put its control socket.
-            env={**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder)},
-        )
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}", "--header-map", "dangerous"]
+    # Where it may put its control socket, and where it finds this application.
+    places = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    gunicorn = Program("gunicorn", folder)
+    await gunicorn.start([*command, f"{__name__}:tell"], places, asked=url, status=200)
     try:
-        async with aiohttp.ClientSession() as session:
-
-            async def answers() -> bool:
-                assert process.poll() is None, log_path.read_text()
-                try:
-                    async with session.get(url) as response:
-                        return response.status == 200
-                except aiohttp.ClientError:
-                    return False
-
-            await until(answers, seconds=30, what=f"gunicorn, its log is {log_path}")
         yield url
     finally:
-        process.terminate()
-        process.wait(10)
+        await gunicorn.stop()
 
 
 def php_names(request: RecordedRequest) -> Reply:

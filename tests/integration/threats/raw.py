@@ -1,12 +1,11 @@
 """Requests as bytes, to a port: one at a time, or many on a connection."""
 
 import asyncio
-import contextlib
 import itertools
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
-from gateway.embedded.server_process import HOST
+from tests.fixtures.connections import connected
 
 PATIENCE_SECONDS = 20.0
 PIPELINE = 50  # requests that are sent before their replies are read
@@ -21,22 +20,10 @@ def get(secret: str, path: str = "/orders/1") -> bytes:
 
 async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
     """Send a request that ends its connection; the reply's status and whatever follows its head."""
-    async with connection(port) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
+    async with connected(port) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
         writer.write(request)
         head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), body
-
-
-@contextlib.asynccontextmanager
-async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the port."""
-    reader, writer = await asyncio.open_connection(HOST, port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 async def reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -51,7 +38,7 @@ async def reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 async def ask_in_a_row(port: int, requests: Sequence[bytes]) -> list[int]:
     """The statuses of all these, sent on one connection, some ahead of their replies."""
     statuses = []
-    async with connection(port) as (reader, writer):
+    async with connected(port) as (reader, writer):
         for start in range(0, len(requests), PIPELINE):
             batch = requests[start : start + PIPELINE]
             writer.write(b"".join(batch))

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.fixtures.connections import connected
 from tests.fixtures.stand import Key, Stand
 from tests.fixtures.waiting import until
-from tests.integration.threats.raw import connection, get, reply
+from tests.integration.threats.raw import get, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,7 +45,7 @@ class Crowd:
         chosen = self.chance.choices(range(len(self.keys)), k=self.chance.randint(1, 3))
         sent = b"".join(get(self.keys[key].secret, f"/orders/{key}/{number}") for key in chosen)
         stays = self.chance.random() < 0.4
-        async with connection(self.port) as (reader, writer):
+        async with connected(self.port) as (reader, writer):
             writer.write(sent if stays else sent[: self.chance.choice((len(sent), self.chance.randint(1, len(sent))))])
             if stays:
                 for key in chosen:

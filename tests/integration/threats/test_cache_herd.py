@@ -11,9 +11,10 @@ import pytest
 
 from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from tests.fixtures import processes
+from tests.fixtures.connections import connected
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import Key, Stand
-from tests.integration.threats.raw import ask_in_a_row, connection, get, reply
+from tests.integration.threats.raw import ask_in_a_row, get, reply
 from tests.integration.threats.watching import watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -47,7 +48,7 @@ class Callers:
 
     async def _call(self, first: int) -> None:
         keys = (*self._keys[first:], *self._keys[:first])
-        async with connection(self._node.proxy_port) as (reader, writer):
+        async with connected(self._node.proxy_port) as (reader, writer):
             while True:
                 for key in keys:
                     writer.write(get(key.secret, WHOAMI))
@@ -102,7 +103,7 @@ async def test_all_keys_at_once_in_an_empty_cache_are_one_lookup_each(stand: Sta
     mark = stand.mark()
 
     async def ask(node: GatewayProcess, key: Key) -> int:
-        async with connection(node.proxy_port) as (reader, writer):
+        async with connected(node.proxy_port) as (reader, writer):
             writer.write(get(key.secret, WHOAMI))
             status, body = await reply(reader)
         assert status != 200 or key.id.encode() in body

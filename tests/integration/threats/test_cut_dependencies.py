@@ -19,11 +19,12 @@ from gateway.app import Gateway
 from gateway.auth.admission import BACK_OFF_SECONDS
 from gateway.embedded.server_process import HOST
 from gateway.settings import Settings
+from tests.fixtures.connections import connected
 from tests.fixtures.ports import free_port
 from tests.fixtures.stand import ENVIRONMENT, Key, Stand, unknown_secret
 from tests.fixtures.waiting import until
-from tests.integration.threats.cutting import CuttingWire, Side
-from tests.integration.threats.raw import connection, get, reply
+from tests.fixtures.wire import Side, Wire
+from tests.integration.threats.raw import get, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -51,14 +52,14 @@ class Scene:
     stand: Stand
     port: int
     clock: MovedClock
-    postgres: CuttingWire
-    redis: CuttingWire
+    postgres: Wire
+    redis: Wire
     good: Iterator[Key]
     revoked: Iterator[Key]
 
     async def ask(self, key: Key) -> int:
         """The status of a request with the key, for a path that names it."""
-        async with connection(self.port) as (reader, writer):
+        async with connected(self.port) as (reader, writer):
             writer.write(get(key.secret, f"/orders/{key.id}"))
             return (await reply(reader))[0]
 
@@ -84,8 +85,8 @@ async def scene(stand: Stand) -> AsyncIterator[Scene]:
     good, revoked = await stand.insert_keys(1500), await stand.insert_keys(1500)
     await stand.execute("UPDATE api_keys SET revoked_at = now() WHERE id = ANY($1)", [key.id for key in revoked])
     async with AsyncExitStack() as stack:
-        postgres = await stack.enter_async_context(CuttingWire(stand.postgres.dsn))
-        redis = await stack.enter_async_context(CuttingWire(stand.redis.url))
+        postgres = await stack.enter_async_context(Wire(stand.postgres.dsn))
+        redis = await stack.enter_async_context(Wire(stand.redis.url))
         clock, port = MovedClock(), free_port()
         config = {
             "environment": ENVIRONMENT,

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.stores.redis.connection import DEADLINE_SECONDS, PROBE_SECONDS
+from tests.fixtures.connections import connected
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import Key, Stand
 from tests.fixtures.waiting import until
-from tests.integration.threats.raw import ask_in_a_row, connection, get, reply
+from tests.integration.threats.raw import ask_in_a_row, get, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,7 +37,7 @@ async def test_a_redis_that_hangs_is_waited_for_once(stand: Stand) -> None:
     assert set(await ask_in_a_row(node.proxy_port, requests * 10)) == {200}
     assert await dropped_calls(stand, node) == dropped, "a warm key has waited for Redis"
     mark, began = stand.mark(), time.monotonic()
-    async with connection(node.proxy_port) as (reader, writer):
+    async with connected(node.proxy_port) as (reader, writer):
         for key in cold:
             asked_at = time.monotonic()
             writer.write(get(key.secret))
@@ -55,7 +56,7 @@ async def test_a_crowd_that_meets_a_redis_that_hangs_waits_once_together(stand: 
     node = await stand.start_node()
     first, second = await stand.new_keys(COLD), await stand.new_keys(COLD)
     async with contextlib.AsyncExitStack() as stack:
-        lines = [await stack.enter_async_context(connection(node.proxy_port)) for _ in range(COLD)]
+        lines = [await stack.enter_async_context(connected(node.proxy_port)) for _ in range(COLD)]
         assert await statuses_of(lines, await stand.new_keys(COLD)) == {200}  # so that Postgres is connected
         await until_quiet(stand, node)
         dropped = await dropped_calls(stand, node)

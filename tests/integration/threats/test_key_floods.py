@@ -13,10 +13,11 @@ import pytest
 from gateway.auth.admission import LONGEST_QUEUE
 from gateway.auth.secrets import LONGEST_RANDOM_CHARACTERS, RANDOM_CHARACTERS, SecretFormat, checksum, random_base62
 from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
+from tests.fixtures.connections import connected
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.stand import ENVIRONMENT, FORMAT, Key, Stand, unknown_secret
 from tests.fixtures.waiting import until
-from tests.integration.threats.raw import ask_all, ask_in_a_row, connection, get, reply
+from tests.integration.threats.raw import ask_all, ask_in_a_row, get, reply
 from tests.integration.threats.watching import connections_to, resident_bytes, watched
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -100,7 +101,7 @@ async def test_one_unknown_key_everywhere_at_once_is_one_lookup_of_a_node(stand:
     """
     nodes = [await stand.start_node({"cache": {"negative_ttl_seconds": 60}}) for _ in range(3)]
     key, mark = Key("", unknown_secret()), stand.mark()
-    lines = [connection(node.proxy_port) for node in nodes[:2] for _ in range(AT_ONCE)]
+    lines = [connected(node.proxy_port) for node in nodes[:2] for _ in range(AT_ONCE)]
     opened = await asyncio.gather(*(line.__aenter__() for line in lines))
     async with stand.connection() as lock:
         transaction = lock.transaction()
@@ -173,7 +174,7 @@ async def test_a_queue_full_of_unknown_keys_locks_nobody_out(stand: Stand) -> No
     known = await stand.new_keys(30)
     requests = [get(key.secret) for key in known]
     assert set(await ask_in_a_row(node.proxy_port, requests)) == {200}
-    lines = [connection(node.proxy_port) for _ in range(LONGEST_QUEUE + 50)]
+    lines = [connected(node.proxy_port) for _ in range(LONGEST_QUEUE + 50)]
     opened = await asyncio.gather(*(line.__aenter__() for line in lines))
     async with stand.connection() as lock, stand.redis_client() as client:
         await client.flushall()
@@ -219,7 +220,7 @@ async def test_a_flood_that_hangs_in_postgres_holds_up_no_warm_key(stand: Stand)
     is_over = asyncio.Event()
 
     async def flood() -> None:
-        async with connection(node.proxy_port) as (reader, writer):
+        async with connected(node.proxy_port) as (reader, writer):
             while not is_over.is_set():
                 writer.write(get(unknown_secret()))
                 status, _ = await reply(reader)
@@ -232,7 +233,7 @@ async def test_a_flood_that_hangs_in_postgres_holds_up_no_warm_key(stand: Stand)
     await until_waiting(stand, node, HANGING_CALLERS)
     seconds: list[float] = []
     most_connections = 0
-    async with connection(node.proxy_port) as (reader, writer):
+    async with connected(node.proxy_port) as (reader, writer):
         while time.monotonic() < began + HANGING_SECONDS:
             for request in requests:
                 asked_at = time.monotonic()

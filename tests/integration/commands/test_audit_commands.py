@@ -1,21 +1,12 @@
 """`ostiary audit`, and what commands that work straight on the stores leave on record."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.management.world import Management, give_tokens, management_over
-from tests.integration.test_key_commands import Shell, written_config
-
-
-@pytest.fixture
-async def world(postgres_dsn: str) -> AsyncIterator[Management]:
-    async with management_over(postgres_dsn) as world:
-        await give_tokens(world)
-        await world.plant()
-        yield world
+from tests.integration.commands.shell import Shell, written_config
+from tests.integration.management.world import Management
 
 
 @pytest.fixture

@@ -4,30 +4,11 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.cli.bulk import EXPORTED
-from tests.integration.management.world import Management, give_tokens, management_over
-from tests.integration.test_key_commands import Shell, written_config
-
-
-@pytest.fixture
-async def world(postgres_dsn: str) -> AsyncIterator[Management]:
-    async with management_over(postgres_dsn) as world:
-        await give_tokens(world)
-        await world.plant()
-        yield world
-
-
-@pytest.fixture(params=["stores", "api"])
-def shell(request: pytest.FixtureRequest, world: Management, redis_url: str, tmp_path: Path) -> Shell:
-    config = written_config(world, redis_url, tmp_path)
-    door = ("-c", str(config)) if request.param == "stores" else ("--api", str(world.client.make_url("/")))
-    return Shell(world, config, door, world.operator)
+from tests.integration.commands.shell import Shell
 
 
 def row(name: str, user: str) -> dict[str, Any]:

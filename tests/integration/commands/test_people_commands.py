@@ -1,29 +1,10 @@
 """`ostiary users` and `ostiary tenants`, through both doors."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
-from tests.integration.management.world import Management, give_tenant_token, give_tokens, management_over
-from tests.integration.test_key_commands import Shell, written_config
-
-
-@pytest.fixture
-async def world(postgres_dsn: str) -> AsyncIterator[Management]:
-    async with management_over(postgres_dsn) as world:
-        await give_tokens(world)
-        await world.plant()
-        yield world
-
-
-@pytest.fixture(params=["stores", "api"])
-def shell(request: pytest.FixtureRequest, world: Management, redis_url: str, tmp_path: Path) -> Shell:
-    """Both doors."""
-    config = written_config(world, redis_url, tmp_path)
-    door = ("-c", str(config)) if request.param == "stores" else ("--api", str(world.client.make_url("/")))
-    return Shell(world, config, door, world.operator)
+from tests.integration.commands.shell import Shell, written_config
+from tests.integration.management.world import Management, give_tenant_token
 
 
 async def test_a_tenant_from_creation_to_deletion(shell: Shell) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,9 @@ import yaml
 
 from tests.fixtures.launching import command
 from tests.fixtures.terminal import at_terminal
-from tests.integration.management.world import Management, give_tokens, management_over
+from tests.integration.management.world import Management
 
 COLOUR = "\x1b["
-
-
-@pytest.fixture
-async def world(postgres_dsn: str) -> AsyncIterator[Management]:
-    async with management_over(postgres_dsn) as world:
-        await give_tokens(world)
-        await world.plant()
-        yield world
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.embedded.server_process import HOST
-from tests.chaos.wire import Wire
+from tests.fixtures.connections import closed
 from tests.fixtures.ports import free_port
 from tests.fixtures.waiting import until
+from tests.fixtures.wire import Side, Wire
 
 NOTHING_SECONDS = 0.1
 
@@ -61,28 +62,21 @@ async def line() -> AsyncIterator[Line]:
     standing: set[asyncio.BaseTransport] = set()
     port = free_port()
     server = await asyncio.get_running_loop().create_server(lambda: Echo(arrived, standing), HOST, port)
-    wire = Wire(port)
+    wire = Wire(f"tcp://{HOST}:{port}")
     await wire.start()
     reader, writer = await asyncio.open_connection(HOST, wire.port)
     writer.write(b"first")
     assert await reader.readexactly(5) == b"first"
     yield Line(wire, reader, writer, arrived)
-    await left(writer)
+    await closed(writer)
     await wire.stop()
     server.close()
     await until(lambda: not standing, what="the server's connections to end")
 
 
-async def left(writer: asyncio.StreamWriter) -> None:
-    """Close a client's connection, whatever state it is in."""
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()
-
-
 async def test_silence_holds_back_both_ways(line: Line) -> None:
     """Nothing reaches the server until it is mended; then all of it does."""
-    line.wire.silence(requests=True, replies=True)
+    line.wire.silence()
     line.writer.write(b"held")
     assert await line.is_silent()
     assert line.arrived == [b"first"]
@@ -109,7 +103,7 @@ async def test_new_connections_seem_to_stand_and_do_not(line: Line) -> None:
     assert line.arrived == [b"first"]
     await line.wire.mend()
     await until(lambda: line.arrived == [b"first", b"new"], what="the request")
-    await left(writer)
+    await closed(writer)
 
 
 async def test_what_was_held_back_can_be_lost(line: Line) -> None:
@@ -135,7 +129,7 @@ async def test_a_cut_breaks_and_refuses(line: Line) -> None:
     reader, writer = await asyncio.open_connection(HOST, line.wire.port)
     writer.write(b"again")
     assert await reader.readexactly(5) == b"again"
-    await left(writer)
+    await closed(writer)
 
 
 async def test_an_end_is_passed_on(line: Line) -> None:
@@ -143,3 +137,73 @@ async def test_an_end_is_passed_on(line: Line) -> None:
     line.writer.write(b"last")
     line.writer.close()
     await until(lambda: line.arrived == [b"first", b"last"], what="the last words")
+
+
+async def test_an_end_is_passed_on_one_way(line: Line) -> None:
+    """A client that will say no more still hears what it is told."""
+    line.writer.write(b"last")
+    line.writer.write_eof()
+    assert await line.reader.read(4) == b"last"
+
+
+async def test_what_is_marked_is_held_and_let_go(line: Line) -> None:
+    """A request that is waited for goes no further, nor what follows it, until it is released."""
+    held = line.wire.hold_request(b"here")
+    line.writer.write(b"it is here")
+    await held.wait_until_caught()
+    line.writer.write(b", and more")
+    assert await line.is_silent()
+    assert line.arrived == [b"first"]
+    held.release()
+    assert await line.reader.readexactly(20) == b"it is here, and more"
+
+
+async def test_what_is_held_arrives_though_its_client_has_left(line: Line) -> None:
+    """It was sent already."""
+    held = line.wire.hold_request(b"here")
+    line.writer.write(b"it is here")
+    await held.wait_until_caught()
+    await closed(line.writer)
+    held.release()
+    await until(lambda: line.arrived == [b"first", b"it is here"], what="the request")
+
+
+async def test_an_answer_is_held_and_lost(line: Line) -> None:
+    """The request has arrived, and nobody hears what came of it."""
+    held = line.wire.hold_reply(b"here")
+    line.writer.write(b"it is here")
+    await until(lambda: line.arrived == [b"first", b"it is here"], what="the request")
+    assert await line.is_silent()
+    held.lose()
+    with contextlib.suppress(ConnectionError):
+        assert await line.reader.read(1) == b""
+
+
+async def test_replies_are_late_and_in_order(line: Line) -> None:
+    """Each comes later by the delay; what comes when there is none any more does not overtake."""
+    line.wire.delay_seconds = 2 * NOTHING_SECONDS
+    line.writer.write(b"one")
+    assert await line.is_silent()
+    line.wire.delay_seconds = 0.0
+    line.writer.write(b"two")
+    assert await line.reader.readexactly(6) == b"onetwo"
+
+
+@pytest.mark.parametrize("side", ["requests", "replies"])
+async def test_it_breaks_behind_a_byte(line: Line, side: Side) -> None:
+    """An armed wire carries so many bytes of each connection that way, and remembers them; then it breaks."""
+    line.wire.arm(side, 3)
+    line.writer.write(b"breaks")
+    arrived = b""
+    with contextlib.suppress(ConnectionError):
+        while data := await line.reader.read(16):
+            arrived += data
+    assert line.wire.cuts == 1
+    assert arrived == (b"" if side == "requests" else b"bre")
+    assert line.arrived == ([b"first", b"bre"] if side == "requests" else [b"first", b"breaks"])
+    line.wire.disarm()
+    reader, writer = await asyncio.open_connection(HOST, line.wire.port)
+    writer.write(b"whole")
+    assert await reader.readexactly(5) == b"whole"
+    assert (line.wire.longest(side), line.wire.cuts) == (b"whole", 1)
+    await closed(writer)

@@ -2,81 +2,13 @@
 
 import asyncio
 import json
-import subprocess
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
 from gateway.stores.postgres.usage import UsageStore
-from tests.fixtures.launching import command
-from tests.integration.management.world import Management, give_tokens, management_over
-
-
-@dataclass
-class Shell:
-    """Runs commands; `door` are the options of one of the two doors."""
-
-    world: Management
-    config: Path
-    door: tuple[str, ...]
-    token: str
-
-    async def run(
-        self, *arguments: str, door: tuple[str, ...] | None = None, token: str | None = None, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        environment = {"OSTIARY_ADMIN_TOKEN": self.token if token is None else token}
-        door = self.door if door is None else door
-        return await command(*arguments, *door, environment=environment, stdin=stdin or "")
-
-    async def done(self, *arguments: str) -> Any:
-        """The JSON of a command that must succeed."""
-        result = await self.run(*arguments, "-o", "json")
-        assert (result.returncode, result.stderr) == (0, ""), result.stderr
-        return json.loads(result.stdout)
-
-    async def failed(self, code: int, *arguments: str) -> str:
-        """The stderr of a command that must fail with this exit code, without a traceback and without output."""
-        result = await self.run(*arguments)
-        assert (result.returncode, result.stdout) == (code, ""), result.stderr
-        assert "Traceback" not in result.stderr
-        return result.stderr
-
-
-@pytest.fixture
-async def world(postgres_dsn: str) -> AsyncIterator[Management]:
-    async with management_over(postgres_dsn) as world:
-        await give_tokens(world)
-        await world.plant()
-        yield world
-
-
-@pytest.fixture
-def config(world: Management, redis_url: str, tmp_path: Path) -> Path:
-    return written_config(world, redis_url, tmp_path)
-
-
-def written_config(world: Management, redis_url: str, tmp_path: Path) -> Path:
-    """A configuration of the stores behind `world`."""
-    path = tmp_path / "gateway.yaml"
-    document = {
-        "environment": "test",
-        "postgres": {"dsn": world.dsn},
-        "redis": {"url": redis_url},
-        "keys": {"peppers": [{"id": "p", "secret": "p" * 32}, {"id": "q", "secret": "q" * 32}]},
-    }
-    path.write_text(yaml.safe_dump(document))
-    return path
-
-
-@pytest.fixture(params=["stores", "api"])
-def shell(request: pytest.FixtureRequest, world: Management, config: Path) -> Shell:
-    """Both doors."""
-    door = ("-c", str(config)) if request.param == "stores" else ("--api", str(world.client.make_url("/")))
-    return Shell(world, config, door, world.operator)
+from tests.integration.commands.shell import Shell
+from tests.integration.management.world import Management
 
 
 async def test_a_key_from_creation_to_revocation(shell: Shell) -> None:

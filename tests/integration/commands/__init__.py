@@ -1,0 +1,1 @@
+"""The commands, through both of their doors."""
