@@ -3,7 +3,8 @@
 `python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, revocations,
 what only a gateway for keys meets, and what a second worker brings; `http`, `transfers`, `revocation`, `keys` or
 `workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
-what each way of counting costs, and a million buckets; `forward-auth` what it costs other proxies to ask; `memory` what
+what each way of counting costs, and a million buckets, `observation` what the access log and
+traces cost; `forward-auth` what it costs other proxies to ask; `memory` what
 keys and connections take, `listing` what a page of a million keys costs, `behaviours` what each proxy does with
 doubtful HTTP.
 """
@@ -12,7 +13,6 @@ import argparse
 import resource
 import signal
 import sys
-from collections.abc import Sequence
 from types import FrameType
 
 from bench import (
@@ -21,6 +21,7 @@ from bench import (
     listing,
     measure,
     memory,
+    observation,
     request_report,
     revocation,
     transfers,
@@ -30,7 +31,18 @@ from bench import (
 from bench.behaviours import command as behaviours
 from bench.gateway_peer import Gateway
 from bench.keys import command as keys
-from bench.peers import CONFIGURATIONS, AiohttpProxy, Direct, Envoy, ExpressGateway, HAProxy, Nginx, Peer, Tunnel
+from bench.peers import (
+    CONFIGURATIONS,
+    AiohttpProxy,
+    Direct,
+    Envoy,
+    ExpressGateway,
+    HAProxy,
+    Nginx,
+    Peer,
+    Tunnel,
+    chosen,
+)
 from bench.processes import BenchError, Cores, take_cores
 
 _ROUNDS = 3
@@ -51,10 +63,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(peers: Sequence[Peer], words: list[str] | None) -> list[Peer]:
-    return [peer for peer in peers if words is None or any(word.lower() in peer.name.lower() for word in words)]
-
-
 def _http(arguments: argparse.Namespace, cores: Cores) -> int:
     plan = measure.Plan(arguments.rounds, arguments.seconds)
     wanted = workloads.chosen(arguments.workload)
@@ -72,7 +80,7 @@ def _http(arguments: argparse.Namespace, cores: Cores) -> int:
         Gateway(is_compiled=True),
     ]
     has_failed = False
-    for measured in measure.measure(_chosen(peers, arguments.only), wanted, plan, cores):
+    for measured in measure.measure(chosen(peers, arguments.only), wanted, plan, cores):
         print(f"\n{request_report.text(measured, plan)}\n", flush=True)
         has_failed |= any(row.failure for row in measured.rows)
         if arguments.only is None:  # a part of the table does not replace the whole one
@@ -85,7 +93,7 @@ def _transfers(arguments: argparse.Namespace, cores: Cores) -> int:
     rounds = arguments.rounds
     folder = CONFIGURATIONS / "transfers"
     peers: list[Peer] = [Direct(), Tunnel(), Nginx(folder), HAProxy(), Envoy(folder), Gateway()]
-    rows = transfers.measure(_chosen(peers, arguments.only), rounds, cores)
+    rows = transfers.measure(chosen(peers, arguments.only), rounds, cores)
     text = f"{transfers.table(rows)}\n\n{transfers.caption(rounds)}"
     print(text)
     if arguments.only is None:
@@ -127,6 +135,10 @@ def _limits(arguments: argparse.Namespace, cores: Cores) -> int:
     return limits.run(cores, measure.Plan(arguments.rounds, arguments.seconds), arguments.only)
 
 
+def _observation(arguments: argparse.Namespace, cores: Cores) -> int:
+    return observation.run(cores, measure.Plan(arguments.rounds, arguments.seconds), arguments.only)
+
+
 def _forward_auth(arguments: argparse.Namespace, cores: Cores) -> int:
     print(forward_auth.run(cores, measure.Plan(arguments.rounds, arguments.seconds)))
     return 0
@@ -143,6 +155,7 @@ _COMMANDS = {
     "limits": _limits,
     "behaviours": _behaviours,
     "forward-auth": _forward_auth,
+    "observation": _observation,
 }
 _OF_PEERS = ("http", "transfers")
 _BY_DEFAULT = (*_OF_PEERS, "revocation", "keys", "workers")

@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import redis
 
-from bench import measure, report, request_report
-from bench.gateway_peer import Gateway, start_stores
-from bench.peers import CONFIGURATIONS, Envoy, Nginx, Peer
-from bench.processes import BenchError, Cores, Workshop
+from bench import measure, report, request_report, variants
+from bench.gateway_peer import start_stores
+from bench.peers import Envoy, Nginx, Peer, chosen
+from bench.processes import Cores, Workshop
 from bench.workloads import GET
 from gateway.limits.ledger import TAKE
 from gateway.limits.limit import Allowance, limits_of
@@ -24,7 +24,7 @@ _SOLD = {"per_minute": 60, "per_day": 1000}
 
 # Limits that nobody reaches, so that every request is counted and none refused.
 _PLAN = ("api_access: true}}", "api_access: true}, limits: {per_second: 1000000, per_day: 1000000000}}")
-_GATEWAYS: Mapping[str, tuple[tuple[str, str], ...]] = {
+_GATEWAYS: Mapping[str, variants.Changes] = {
     "Ostiary, no limits": (),
     "Ostiary, local": (_PLAN, ("plans:", "limits: {mode: local}\nplans:")),
     "Ostiary, approximate": (_PLAN,),
@@ -71,33 +71,15 @@ class Growth:
 
 def _peers(folder: Path) -> list[Peer]:
     """The gateway in each mode, and others with and without their own limit, each with a configuration of its own."""
-    peers: list[Peer] = []
-    for number, (name, changes) in enumerate(_GATEWAYS.items()):
-        configuration = _changed(folder / str(number), "gateway.yaml", changes)
-        for is_compiled in (False, True):
-            gateway = Gateway(configuration, is_compiled=is_compiled)
-            gateway.name = f"{name}, compiled" if is_compiled else name
-            peers.append(gateway)
+    peers: list[Peer] = [*variants.gateways(_GATEWAYS, folder)]
     for kind, file, name, changes in (
         (Nginx, "nginx.conf", "nginx + Lua, limit_req", _NGINX),
         (Envoy, "envoy.yaml", "Envoy, local_ratelimit", _ENVOY),
     ):
-        limited = kind(_changed(folder / file, file, changes))
+        limited = kind(variants.changed(folder / file, file, changes))
         limited.name = name
         peers += [kind(), limited]
     return peers
-
-
-def _changed(folder: Path, file: str, changes: Sequence[tuple[str, str]]) -> Path:
-    """A folder with a peer's configuration, as it is otherwise but for `changes`."""
-    text = (CONFIGURATIONS / file).read_text()
-    for old, new in changes:
-        if old not in text:
-            raise BenchError(f"{file} has no {old!r} any more")
-        text = text.replace(old, new, 1)
-    folder.mkdir()
-    (folder / file).write_text(text)
-    return folder
 
 
 def in_process(kind: type[Held], buckets: int) -> Growth:
@@ -142,11 +124,7 @@ def run(cores: Cores, plan: measure.Plan, only: Sequence[str] | None, buckets: i
     memory = report.markdown([header, ["---", "---:", "---:", "---:"], *(growth.cells() for growth in growths)])
     print(f"\n{memory}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="limits-") as folder:
-        peers = [
-            peer
-            for peer in _peers(Path(folder))
-            if only is None or any(word.lower() in peer.name.lower() for word in only)
-        ]
+        peers = chosen(_peers(Path(folder)), only)
         (measured,) = measure.measure(peers, [GET], plan, cores)
     costs = request_report.text(measured, plan)
     print(f"\n{costs}\n", flush=True)

@@ -9,7 +9,7 @@ The gateway itself is `bench.gateway_peer`.
 """
 
 from bench.peers.express_gateway import ExpressGateway
-from bench.peers.peer import CONFIGURATIONS, PLAIN, Peer, Running, Shape, configuration
+from bench.peers.peer import CONFIGURATIONS, PLAIN, Peer, Running, Shape, chosen, configuration
 from bench.peers.plain import AiohttpProxy, Direct, Tunnel
 from bench.peers.servers import Envoy, HAProxy, Nginx
 
@@ -26,5 +26,6 @@ __all__ = [
     "Running",
     "Shape",
     "Tunnel",
+    "chosen",
     "configuration",
 ]

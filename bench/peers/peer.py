@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,11 @@ class Peer(Protocol):
 
     def start(self, workshop: Workshop, upstream_port: int, core: int, shape: Shape = PLAIN) -> Running:
         """Start it on `core` in front of the upstream; return when it listens. Raises `BenchError`."""
+
+
+def chosen(peers: Sequence[Peer], words: Sequence[str] | None) -> list[Peer]:
+    """Those whose name holds one of these words; all without any."""
+    return [peer for peer in peers if words is None or any(word.lower() in peer.name.lower() for word in words)]
 
 
 def configuration(name: str, workshop: Workshop, values: dict[str, object], folder: Path = CONFIGURATIONS) -> Path:

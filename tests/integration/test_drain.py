@@ -42,7 +42,7 @@ async def test_the_end_loses_nothing(gateway: StartGateway, slow: str, workers: 
         health = await Crew(node).health()
         assert (health["status"], health["stopping"]) == ("unready", True)
         before = callers.done["single"]
-        await until(lambda: callers.done["single"] > before + 20, what="new connections to be accepted")
+        await until(lambda: callers.done["single"] > before + 5, what="new connections to be accepted")
         assert callers.codes == []
         assert callers.lost == []
         callers.is_ending = True
