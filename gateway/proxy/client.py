@@ -303,9 +303,10 @@ class ClientConnection(asyncio.Protocol):
         status, reply = services.replies.error(error, request_id, closes=True, allowed=allowed)
         self.write(reply)
         services.tally.finished("none", b"other", status, Outcome.CLIENT_ERROR, 0.0)
-        if services.watched_from_seconds <= 0.0:
-            client = self.edge.client_name(())
-            services.watch.ended(Ended(None, request_id, client, "none", status, Outcome.CLIENT_ERROR, error.code, 0.0))
+        if services.watch.is_logged(Outcome.CLIENT_ERROR):
+            client, outcome = self.edge.client_name(()), Outcome.CLIENT_ERROR
+            ended = Ended(None, request_id, client, "none", status, outcome, error.code, 0.0)
+            services.watch.ended(ended, is_logged=True)
         services.meter.ended(NOBODY, "none", Outcome.CLIENT_ERROR, error.code, 0, 0)
         self._begin_draining()
 

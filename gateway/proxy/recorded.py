@@ -18,7 +18,7 @@ from gateway.proxy.tally import Outcome
 from gateway.proxy.target import Target
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import Upstream
-from gateway.proxy.watch import Ended
+from gateway.proxy.watch import SLOW_SECONDS, Ended
 from gateway.telemetry.stages import WANTED
 from gateway.telemetry.tracing import Span
 
@@ -107,12 +107,16 @@ class Recorded:
         )
 
     def _tell(self, status: int, outcome: Outcome, code: str, now: float) -> None:
-        """Tell whoever looks on how it ended. Needed only where that is wanted, or it took long."""
-        match, upstream, admitted = self._match, self._upstream, self._admitted
-        principal = None if admitted is None else admitted.principal
+        """Tell whoever looks on how it ended, where anybody wants to know."""
+        seconds, watch = now - self._started_at, self._services.watch
         if self._services.tracing is not None:
             self._begin_trace()
-        self._services.watch.ended(
+        is_logged = watch.is_logged(outcome)
+        if not is_logged and self._span is None and seconds < SLOW_SECONDS:
+            return
+        match, upstream, admitted = self._match, self._upstream, self._admitted
+        principal = None if admitted is None else admitted.principal
+        watch.ended(
             Ended(
                 self._request,
                 self._request_id,
@@ -121,7 +125,7 @@ class Recorded:
                 status,
                 outcome,
                 code,
-                now - self._started_at,
+                seconds,
                 upstream="" if upstream is None else upstream.name,
                 upstream_seconds=(self._replied_at or now) - self._sent_at if self._status else None,
                 received_bytes=self._body_bytes,
@@ -129,7 +133,8 @@ class Recorded:
                 auth="" if principal is None else principal.kind.value,
                 owner=self._refused if principal is None else principal,
                 span=self._span,
-            )
+            ),
+            is_logged=is_logged,
         )
 
     def _begin_trace(self) -> None:

@@ -1,7 +1,8 @@
 """Who looks on: what is told of a request once it has ended, in the access log, in a trace, and as an exemplar.
 
-The warm path pays one comparison for it: `Services.watched_from_seconds` says from which duration on a request is told.
-That is none where every request is logged or may be traced, and otherwise where a request was slow.
+The warm path pays one comparison for it: `Services.watched_from_seconds` says from which duration on a request is asked
+about. That is none where requests are logged or may be traced, and otherwise where a request was slow. Whether anybody
+wants to know is decided before anything is put together.
 """
 
 import re
@@ -92,10 +93,14 @@ class Watch:
         """From which duration on a request is told."""
         return SLOW_SECONDS if self._access is None and self.tracing is None else -inf
 
-    def ended(self, ended: Ended) -> None:
-        """A request has ended."""
+    def is_logged(self, outcome: Outcome) -> bool:
+        """Whether the access log wants a request that ended so. To be asked once of each: a sample is drawn."""
+        return self._access is not None and self._access.is_wanted(_LEVELS[outcome])
+
+    def ended(self, ended: Ended, *, is_logged: bool) -> None:
+        """A request has ended of which somebody wants to know: the log, or its trace; or it was slow."""
         trace_id = self._exemplified(ended)
-        if self._access is not None and self._access.is_wanted(ended.level):
+        if is_logged and self._access is not None:
             self._access.write(ended.level, _fields(ended, trace_id))
         if ended.span is not None:
             name = f"{_method(ended.request)} {ended.route}"

@@ -8,9 +8,10 @@ new trace begins.
 import re
 from typing import Final, NamedTuple
 
+# For lines in lower case, each behind a break: patterns that begin with letters take a tenth of the time.
 # Blanks around a value are taken off afterwards: a pattern for them would take a second over a line full of them.
-_LINE: Final = re.compile(rb"^traceparent:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_STATE: Final = re.compile(rb"^tracestate:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_LINE: Final = re.compile(rb"\ntraceparent:([^\r\n]*)")
+_STATE: Final = re.compile(rb"\ntracestate:([^\r\n]*)")
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TO_REPLACE: Final = re.compile(rb"^(?:traceparent|tracestate):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
 _END: Final = b"\r\n\r\n"
@@ -29,25 +30,30 @@ class TraceContext(NamedTuple):
 
 def read(lines: bytes) -> TraceContext | None:
     """The context in these header lines; None where there is none, or one that is malformed (W3C 3.2)."""
-    if lines.lower().find(b"traceparent:") < 0:  # a tenth of the time of the patterns
-        return None
-    found = _LINE.findall(lines)
+    text = b"\n" + lines
+    lower = text.lower()
+    found = _values(_LINE, text, lower)
     if len(found) != 1:
         return None
-    parent = _PARENT.fullmatch(found[0].strip(BLANKS))
+    parent = _PARENT.fullmatch(found[0])
     if parent is None:
         return None
     version, trace_id, parent_id, flags, more = parent.groups()
     is_known = version == b"00" and more is None
     if version == b"ff" or not (is_known or version != b"00") or not trace_id.strip(b"0") or not parent_id.strip(b"0"):
         return None
-    state = b",".join(value.strip(BLANKS) for value in _STATE.findall(lines))
+    state = b",".join(_values(_STATE, text, lower))
     return TraceContext(
         trace_id.decode(),
         parent_id.decode(),
         bool(int(flags, 16) & 1),
         state.decode() if state.isascii() and len(state) <= LONGEST_STATE else "",
     )
+
+
+def _values(name: re.Pattern[bytes], text: bytes, lower: bytes) -> list[bytes]:
+    """What stands in the lines of this name, as it was written."""
+    return [text[found.start(1) : found.end(1)].strip(BLANKS) for found in name.finditer(lower)]
 
 
 def replaced(head: bytes, trace_id: str, span_id: str, state: str) -> bytes:

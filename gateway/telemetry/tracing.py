@@ -113,7 +113,7 @@ class Tracing:
         self._share = share
         self._chance = chance
         self._monotonic = monotonic
-        self._dropped = dropped
+        self._dropped = dropped.labels("rate")
         self._second = 0
         self._begun = 0  # in this second
 
@@ -127,6 +127,6 @@ class Tracing:
             self._second, self._begun = second, 0
         self._begun += 1
         if self._begun > MOST_PER_SECOND:
-            self._dropped.labels("rate").inc()
+            self._dropped.inc()
             return None
         return Span(self._spans.begin(parent, began), "" if parent is None else parent.state, began, self._monotonic)
