@@ -90,14 +90,16 @@ class Lines:
 
     def _put(self, lines: list[bytes]) -> bool:
         """Write whole lines, as many at once as nobody can cut; False where that is not to be had."""
-        piece = b""
+        piece: list[bytes] = []
+        size = 0
         try:
             for line in lines:
-                if piece and len(piece) + len(line) > self._piece_bytes:
-                    self._write(piece)
-                    piece = b""
-                piece += line
-            self._write(piece)
+                if piece and size + len(line) > self._piece_bytes:
+                    self._write(b"".join(piece))
+                    piece, size = [], 0
+                piece.append(line)
+                size += len(line)
+            self._write(b"".join(piece))
         except OSError:  # closed, or full: there is nobody left to tell
             return False
         return True
