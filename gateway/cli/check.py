@@ -8,7 +8,7 @@ import typer
 
 from gateway.cli.failures import MISTAKEN
 from gateway.cli.options import Output, OutputOption
-from gateway.cli.output import say, show_json
+from gateway.cli.output import number_of, say, show_json
 
 
 def check(
@@ -43,9 +43,5 @@ def check(
     if output is Output.JSON:
         show_json({"file": str(file), "ok": True, "mistakes": []})
         return
-    routes, upstreams = _count(len(settings.routes), "route"), _count(len(settings.upstreams), "upstream")
+    routes, upstreams = number_of(len(settings.routes), "route"), number_of(len(settings.upstreams), "upstream")
     say(f"{file}: ok ({routes}, {upstreams})", "green")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -107,6 +107,11 @@ def say(text: str, style: str = "", *, file: TextIO | None = None) -> None:
     console(file).print(Text(text, style), soft_wrap=True)
 
 
+def number_of(number: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @contextmanager
 def counting(what: str) -> "Iterator[Callable[[int], None]]":
     """A number on stderr that grows while the work goes on, on a terminal; it appears with the second call."""

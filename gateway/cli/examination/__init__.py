@@ -16,6 +16,7 @@ from gateway.cli.examination.finding import Finding, Status
 from gateway.cli.examination.machine import certificate_findings, file_findings, proxy_findings
 from gateway.cli.examination.network import listener_findings, provider_findings, upstream_findings
 from gateway.cli.examination.stores import postgres_findings, redis_findings
+from gateway.cli.output import number_of
 from gateway.configuration import ConfigurationError, load
 
 __all__ = ["Finding", "Status", "examined"]
@@ -33,7 +34,8 @@ def examined(config: Path) -> list[Finding]:
         return [
             Finding.failed(CONFIGURATION, line, "Correct it; `ostiary check FILE` tells the same.") for line in lines
         ]
-    found = [Finding.ok(CONFIGURATION, f"{len(settings.routes)} routes, {len(settings.upstreams)} upstreams")]
+    routes, upstreams = number_of(len(settings.routes), "route"), number_of(len(settings.upstreams), "upstream")
+    found = [Finding.ok(CONFIGURATION, f"{routes}, {upstreams}")]
     is_embedded = all((config.parent / name).exists() for name in EMBEDDED)
     where = (
         "PostgreSQL and Redis of `ostiary up`, which run as long as it does" if is_embedded else "servers of their own"
