@@ -24,9 +24,9 @@ from gateway.consistency.feed import Feed
 from gateway.consistency.view import EVERYTHING, View
 from gateway.control.api import build_api
 from gateway.control.explain import Explain
-from gateway.control.idempotency import Purge
 from gateway.control.key_parts import KeyParts, peppers_of, secret_format_of
 from gateway.control.mutations import Mutations
+from gateway.control.purge import Purge
 from gateway.errors import GatewayError, Outage
 from gateway.front import Front
 from gateway.limit_parts import open_limits

@@ -7,8 +7,6 @@ The database holds a hash of the key and what only the key unseals: whoever read
 the secrecy of a kept secret is that of its Idempotency-Key, for a day: make keys at random.
 """
 
-import asyncio
-import contextlib
 import hashlib
 import json
 import re
@@ -21,16 +19,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gateway.consistency.background import Background
 from gateway.control.deeds import Shown
 from gateway.errors import Fault, GatewayError, StoreUnavailable
 from gateway.stores.postgres import idempotency as sql
 from gateway.stores.postgres.connection import Connection, Postgres
-from gateway.stores.postgres.idempotency import PURGE_BATCH, SealedReply
+from gateway.stores.postgres.idempotency import SealedReply
 
 LOOKUP_SECONDS = 3.0
-PURGE_EVERY_SECONDS = 60.0
-PURGE_SECONDS = 5.0
 
 _KEY_SHAPE = re.compile(r"[\x20-\x7e]{1,255}")
 _KEY_BYTES = 32
@@ -135,34 +130,3 @@ class Once:
 
     def _cipher(self, salt: bytes) -> AESGCM:
         return AESGCM(HKDF(SHA256(), _KEY_BYTES, salt, _PURPOSE).derive(self.key))
-
-
-class Purge:
-    """Deletes kept replies that have expired, in the background. Every node does; they do not hinder each other."""
-
-    def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
-        self._background = Background()
-
-    async def start(self) -> None:
-        """Begin."""
-        self._background.start(self._purge_forever)
-
-    async def close(self) -> None:
-        """Stop."""
-        await self._background.close()
-
-    async def purge(self) -> int:
-        """Delete all that have expired, in small transactions; how many there were. Raises StoreUnavailable."""
-        purged = 0
-        while True:
-            batch = await self._postgres.run(sql.purge, seconds=PURGE_SECONDS)
-            purged += batch
-            if batch < PURGE_BATCH:
-                return purged
-
-    async def _purge_forever(self) -> None:
-        while True:
-            await asyncio.sleep(PURGE_EVERY_SECONDS)
-            with contextlib.suppress(StoreUnavailable):
-                await self.purge()

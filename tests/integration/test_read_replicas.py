@@ -87,7 +87,7 @@ async def fleet(
 
 
 async def test_a_replica_answers_and_a_lagging_one_is_told_apart(fleet: Fleet) -> None:
-    """A replica spares the primary its lookups, and what has happened beyond its lag is never misjudged. R243."""
+    """A replica spares the primary its lookups, and what has happened beyond its lag is never misjudged. R062, R243."""
     caller = await plant(fleet.primary.dsn)
     other = await plant(fleet.primary.dsn, Caller("eve"))
     node = await fleet.node()

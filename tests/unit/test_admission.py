@@ -206,7 +206,7 @@ async def test_what_bars_a_key_is_a_refusal_and_never_an_outage(facts: dict[str,
     ],
 )
 async def test_a_deadline_holds_on_every_hit(end: str, reason: str) -> None:
-    """Up to its end a key is admitted, at its end it is refused, however warm it is. R045 R094."""
+    """Up to its end a key is admitted, at its end it is refused, however warm it is. R045, R094, R383."""
     world = World()
     end_at = world.clock.now + 30.0
     key = world.plant("a", **{end: EPOCH + end_at})

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from gateway.errors import Fault, GatewayError
 from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.purging import purge_batch
 
 KEPT_SECONDS = 24 * 3600.0
-PURGE_BATCH = 1000
 
 
 class RequestInFlight(GatewayError):
@@ -61,10 +61,5 @@ async def keep(connection: Connection, lookup: bytes, reply: SealedReply) -> Non
 
 
 async def purge(connection: Connection) -> int:
-    """Delete up to PURGE_BATCH replies that have expired, but for those that others are deleting; how many."""
-    tag = await connection.execute(
-        "DELETE FROM idempotent_replies WHERE lookup IN (SELECT lookup FROM idempotent_replies"
-        " WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
-        PURGE_BATCH,
-    )
-    return int(tag.rpartition(" ")[2])
+    """Delete a few replies that have expired; how many."""
+    return await purge_batch(connection, "idempotent_replies", "lookup")

@@ -6,6 +6,9 @@ from datetime import datetime
 import asyncpg
 
 from gateway.stores.postgres.connection import Connection
+from gateway.stores.postgres.purging import purge_batch
+
+KEPT_SECONDS = 90 * 86_400.0  # after its end: for who finds one somewhere, and asks whose it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +99,8 @@ async def set_window(connection: Connection, secret_id: str, expires_at: datetim
     )
     assert row is not None
     return _retired(row)
+
+
+async def purge(connection: Connection) -> int:
+    """Delete a few secrets whose end is long ago; how many. It decides nothing: they are refused since (R107)."""
+    return await purge_batch(connection, "retired_secrets", "id", kept_seconds=KEPT_SECONDS)

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.control.idempotency import Purge
-from gateway.stores.postgres.idempotency import PURGE_BATCH
+from gateway.control.purge import Purge
+from gateway.stores.postgres.purging import BATCH
 from gateway.stores.postgres.revisions import NodeReport
 from tests.fixtures.waiting import until
 from tests.integration.management.test_management_audit import MUTATIONS, events, prepared
@@ -254,10 +254,10 @@ async def test_expired_replies_are_purged(management: Management) -> None:
     await management.execute(
         "INSERT INTO idempotent_replies (lookup, salt, sealed, expires_at)"
         " SELECT sha256(int4send(n)), '', '', now() FROM generate_series(1, $1) AS n",
-        PURGE_BATCH + 5,
+        BATCH + 5,
     )
     purge = Purge(management.postgres)
-    assert await purge.purge() == PURGE_BATCH + 5
+    assert await purge.purge() == BATCH + 5
     assert await purge.purge() == 0
     assert is_replayed(await keyed(management, "POST", "/v1/keys", WANTED))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control.purge import Purge
 from gateway.stores.records import SecretState
 from tests.integration.management.world import Management
 
@@ -235,3 +236,24 @@ async def test_no_window_that_does_not_exist(management: Management) -> None:
     for secret_id in ("sec_unknown", current, key["id"]):
         reply = await management.call("PATCH", f"/v1/retired-secrets/{secret_id}", {"expires_at": 0})
         assert (reply.status, reply.code) == (404, "not_found")
+
+
+async def test_secrets_whose_end_is_long_ago_are_deleted(management: Management) -> None:
+    """And no others; what is admitted is the same before and after. Twice is once. R107."""
+    key = await management.key()
+    rotated = [await rotate(management, key) for _ in range(3)]
+    old, recent, current = (reply["retired_secret"]["id"] for reply in rotated)
+    for secret_id, days in ((old, 90), (recent, 89)):
+        await management.execute(
+            "UPDATE retired_secrets SET expires_at = now() - make_interval(days => $2) WHERE id = $1", secret_id, days
+        )
+    purge = Purge(management.postgres)
+    assert await purge.purge() == 1
+    assert await purge.purge() == 0
+    page = await management.expect(200, "GET", f"/v1/keys/{key['id']}/retired-secrets")
+    assert {secret["id"] for secret in page["items"]} == {recent, current}
+    assert await management.record(key["secret"]) is None
+    assert await window(management, rotated[1]["secret"]) is not None
+    record = await management.record(rotated[2]["secret"])
+    assert record is not None
+    assert record.secret_state is SecretState.CURRENT
