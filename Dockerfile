@@ -1,14 +1,17 @@
 FROM python:3.13-slim AS build
 RUN apt-get update && apt-get install --no-install-recommends --yes gcc libc6-dev
 WORKDIR /source
+# Nothing is installed whose hash is not in a lock. The warm path is compiled from the same sources (docs/decisions/0019),
+# which takes types of all that it imports.
+COPY locks locks
+RUN python -m venv /build && /build/bin/pip install --no-cache-dir --require-hashes -r locks/serve.txt -r locks/compile.txt
 COPY pyproject.toml setup.py README.md ./
 COPY gateway gateway
-# The warm path is compiled from the same sources (docs/decisions/0019), which takes types of all that it imports.
-RUN python -m venv /build && /build/bin/pip install --no-cache-dir . "setuptools>=77" "mypy>=2,<3" types-cachetools
 RUN OSTIARY_COMPILE=1 /build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels .
-# What runs has no pip in it.
+# What runs has no pip in it, and can trace.
 RUN python -m venv --without-pip /opt/ostiary \
-    && /build/bin/pip --python /opt/ostiary/bin/python install --no-cache-dir /wheels/*.whl
+    && /build/bin/pip --python /opt/ostiary/bin/python install --no-cache-dir --require-hashes -r locks/serve.txt \
+    && /build/bin/pip --python /opt/ostiary/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13-slim
 # Writes nothing: runs with a read-only root, any user id, and no capability.

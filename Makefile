@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test compiled test-compiled chaos check bench behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled chaos check lock bench behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -31,11 +31,24 @@ CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
 	$(BIN)/python -m tests.chaos --changes $(CHANGES) $(ARGS)
 
-check: .venv/installed-dev ## style, types, direction of imports
+check: .venv/installed-dev ## style, types, direction of imports, what is known to be unsafe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive gateway
+	$(BIN)/python -m tests.audit locks/dev.txt locks/httpbin.txt locks/fuzz.txt
+
+# What stands in the locks stays until it is asked for: `make lock ARGS=--upgrade`. dev.txt is made first, the rest agrees.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-build --system-certs \
+	--no-emit-index-url --custom-compile-command 'make lock'
+lock: .venv/installed-dev ## what is installed, and by whom it is wanted, pinned by hash: all of locks/, from pyproject.toml
+	$(LOCK) $(ARGS) --extra embedded --extra otel --extra dev --group compile -o locks/dev.txt pyproject.toml
+	$(LOCK) -c locks/dev.txt --extra embedded --group build -o locks/up.txt pyproject.toml
+	$(LOCK) -c locks/dev.txt --extra otel -o locks/serve.txt pyproject.toml
+	$(LOCK) -c locks/dev.txt --group compile -o locks/compile.txt
+	$(LOCK) -c locks/dev.txt $(ARGS) --group fuzz -o locks/fuzz.txt
+	$(LOCK) --no-deps --group httpbin -o locks/httpbin.txt
 
 bench: .venv/installed-bench $(if $(shell command -v cc),compiled) ## microseconds per request, beside other gateways where they can be had; half an hour
 	$(BIN)/python -m bench $(ARGS)
@@ -63,16 +76,19 @@ clean: ## all that was installed or built here; stop `make run` first, its data 
 	$(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "$(PYTHON) cannot make virtual environments (on Debian: apt install python3-venv)" >&2; exit 1; }
 
-# What runs needs less than what is tested; the stamps are renewed when the requirements change.
-.venv/installed-run: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[embedded]'
+# Nothing is installed whose hash is not in locks/ (`make lock`), setuptools included, which builds the package, and warns
+# of every editable installation. What runs needs less than what is tested; the stamps are renewed when the locks change.
+INSTALL := $(BIN)/python -m pip install --quiet
+ITSELF := --no-deps --no-build-isolation -e .
+.venv/installed-run: pyproject.toml locks/up.txt .venv/bin/python
+	$(INSTALL) --require-hashes -r locks/up.txt
+	PYTHONWARNINGS=ignore $(INSTALL) $(ITSELF)
 	@touch $@
 
-# On Python 3.11 httpbin asks for a greenlet that is older than Playwright's, and uses none: what it uses is in `dev`.
-HTTPBIN := httpbin==0.10.4
-.venv/installed-dev: pyproject.toml tests/browser/package-lock.json .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[embedded,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps '$(HTTPBIN)'
+.venv/installed-dev: pyproject.toml locks/dev.txt locks/httpbin.txt tests/browser/package-lock.json .venv/bin/python
+	$(INSTALL) --require-hashes -r locks/dev.txt
+	$(INSTALL) --require-hashes --no-deps -r locks/httpbin.txt
+	PYTHONWARNINGS=ignore $(INSTALL) $(ITSELF)
 	$(BIN)/python -m tests.browser.install
 	@touch $@ .venv/installed-run
 
@@ -92,6 +108,6 @@ EXPRESS_GATEWAY := express-gateway@1.16.11
 	else echo "no npm: Express Gateway is not installed" >&2; fi
 	@touch $@
 
-.venv/installed-fuzz: pyproject.toml .venv/installed-dev
-	$(BIN)/python -m pip install --quiet -e '.[embedded,dev,fuzz]'
+.venv/installed-fuzz: locks/fuzz.txt .venv/installed-dev
+	$(INSTALL) --require-hashes -r locks/fuzz.txt
 	@touch $@
