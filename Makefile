@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test compiled test-compiled chaos check lock bench behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled chaos check lock bench bench-scale behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -52,6 +52,9 @@ lock: .venv/installed-dev ## what is installed, and by whom it is wanted, pinned
 
 bench: .venv/installed-bench $(if $(shell command -v cc),compiled) ## microseconds per request, beside other gateways where they can be had; half an hour
 	$(BIN)/python -m bench $(ARGS)
+
+bench-scale: .venv/installed-dev ## ten million keys, a million shared entries, fifty thousand connections, a thousand tenants, many nodes; half an hour, 15 GB in TMPDIR
+	$(BIN)/python -m bench scale $(ARGS)
 
 behaviours: .venv/installed-bench ## what other proxies do with doubtful HTTP: the table of docs/http.md, where all are installed
 	$(BIN)/python -m bench behaviours $(ARGS)

@@ -3,10 +3,10 @@
 `python -m bench` measures authenticated requests under every workload, then large bodies and WebSockets, revocations,
 what only a gateway for keys meets, and what a second worker brings; `http`, `transfers`, `revocation`, `keys` or
 `workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
-what each way of counting costs, and a million buckets, `observation` what the access log and
-traces cost; `forward-auth` what it costs other proxies to ask; `memory` what
-keys and connections take, `listing` what a page of a million keys costs, `behaviours` what each proxy does with
-doubtful HTTP.
+what each way of counting costs, and a million buckets, `observation` what the access log and traces cost;
+`forward-auth` what it costs other proxies to ask; `memory` what keys and connections take, `listing` what a page of a
+million keys costs, `scale` what ten million keys, fifty thousand connections and many nodes cost, `behaviours` what each
+proxy does with doubtful HTTP.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from bench.peers import (
     chosen,
 )
 from bench.processes import BenchError, Cores, take_cores
+from bench.scale import command as scale
 
 _ROUNDS = 3
 
@@ -60,6 +61,10 @@ def _arguments() -> argparse.Namespace:
     names = ", ".join(workload.name for workload in workloads.WORKLOADS)
     parser.add_argument("--workload", nargs="+", metavar="NAME", help=f"of the requests, these alone: {names}")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="peers (behaviours: cases) that hold one of these")
+    parser.add_argument("--part", nargs="+", choices=scale.PARTS, default=scale.PARTS, help="of scale, these alone")
+    parser.add_argument("--keys", type=int, default=10_000_000, help="of scale: rows in PostgreSQL")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of scale: entries in Redis")
+    parser.add_argument("--held", type=int, default=100_000, help="of scale: keys in the process")
     return parser.parse_args()
 
 
@@ -126,6 +131,11 @@ def _listing(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _scale(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(scale.run(cores, scale.Sizes(arguments.keys, arguments.entries, arguments.held, arguments.part)))
+    return 0
+
+
 def _keys(arguments: argparse.Namespace, cores: Cores) -> int:
     print(keys.run(cores))
     return 0
@@ -152,6 +162,7 @@ _COMMANDS = {
     "workers": _workers,
     "listing": _listing,
     "memory": _memory,
+    "scale": _scale,
     "limits": _limits,
     "behaviours": _behaviours,
     "forward-auth": _forward_auth,

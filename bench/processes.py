@@ -120,6 +120,16 @@ class Finished:
     errors: str
 
 
+def cpu_seconds_of(root: int) -> float:
+    """Return what a process that is not ours, and its descendants, have used so far."""
+    used = 0
+    for pid in family(root):
+        # Of many processes that do little each, the clock ticks of their `stat` would round most of it away.
+        with contextlib.suppress(FileNotFoundError):  # one that has just ended
+            used += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    return used / 1e9
+
+
 def run_on(
     core: int, command: list[str], *, timeout_seconds: float, text: str = "", env: Mapping[str, str] | None = None
 ) -> Finished:
@@ -161,6 +171,11 @@ class Beside:
             self._child.kill()
             raise BenchError(f"{self._name} took longer than {timeout_seconds:g} s") from expired
         return Finished(self._child.returncode, output.decode(), errors.decode())
+
+    def end(self) -> None:
+        """End it, whatever it is at. Harmless when it has ended."""
+        self._child.kill()
+        self._child.communicate()
 
 
 class Process:

@@ -5,14 +5,12 @@ from before the call until that node has refused it.
 """
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from statistics import median, quantiles
 
 import asyncpg
@@ -20,12 +18,11 @@ import asyncpg
 from bench import report
 from bench.gateway_peer import Node, admin_token, seed, start_node, start_stores
 from bench.measure import start_upstream
-from bench.processes import BenchError, Cores, Workshop, family
+from bench.processes import BenchError, Cores, Workshop, cpu_seconds_of
 from bench.workload import Request
 from gateway.clock import SystemClock
 from gateway.consistency.feed import Feed
 from gateway.consistency.view import View
-from gateway.embedded.keeper import Addresses
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.revisions import RevisionLog
 from gateway.telemetry.metrics import Metrics
@@ -110,7 +107,7 @@ class Prober:
         writer.close()
 
 
-async def _revoke(port: int, token: str, key_id: str) -> tuple[float, float, float]:
+async def revoke(port: int, token: str, key_id: str) -> tuple[float, float, float]:
     """Revoke a key; answers when the call was sent, when it was answered, and when the change was made."""
     body = b'{"reason": "bench"}'
     head = (
@@ -136,7 +133,7 @@ async def _one(nodes: Sequence[Node], token: str, number: int, head: bytes) -> t
             group.create_task(prober.run())
         for prober in probers:
             await prober.is_warm.wait()
-        sent_at, answered_at, changed_at = await _revoke(nodes[0].admin_port, token, f"key_{number}")
+        sent_at, answered_at, changed_at = await revoke(nodes[0].admin_port, token, f"key_{number}")
     late = sum(prober.last_admitted_at > answered_at for prober in probers)
     return answered_at - sent_at, max(prober.refused_at for prober in probers) - changed_at, late
 
@@ -215,8 +212,9 @@ def listening(cores: Cores) -> list[Listening]:
     """Let many nodes listen, first to nothing, then to many changes a second."""
     with Workshop() as workshop:
         addresses = start_stores(workshop)
-        dsn = addresses.postgres_dsn
+        dsn, postgres_pid = addresses.postgres_dsn, addresses.postgres_pid
         assert dsn is not None
+        assert postgres_pid is not None
         seed(dsn, 100)
 
         async def listen() -> list[Listening]:
@@ -224,23 +222,13 @@ def listening(cores: Cores) -> list[Listening]:
                 await asyncio.sleep(2.0)
                 found = []
                 for per_second in (0, CHANGES_PER_SECOND):
-                    before = _postgres_cpu(addresses)
+                    before = cpu_seconds_of(postgres_pid)
                     await change(dsn, per_second, LISTENING_SECONDS)
-                    used = _postgres_cpu(addresses) - before
+                    used = cpu_seconds_of(postgres_pid) - before
                     found.append(Listening(per_second, used / LISTENING_SECONDS))
                 return found
 
         return asyncio.run(listen())
-
-
-def _postgres_cpu(addresses: Addresses) -> float:
-    assert addresses.postgres_pid is not None
-    used = 0
-    for pid in family(addresses.postgres_pid):
-        # A hundred backends that do little each: the clock ticks of their `stat` would round most of it away.
-        with contextlib.suppress(FileNotFoundError):  # a worker of Postgres' own that has just ended
-            used += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
-    return used / 1e9
 
 
 # -- all of it
