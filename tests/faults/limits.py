@@ -1,0 +1,47 @@
+"""What a running process may do, changed from outside: files that cannot grow, no descriptors to be had."""
+
+import os
+import resource
+
+import psutil
+
+from tests.fixtures import processes
+
+
+def limit_files(pid: int, size_bytes: int | None) -> None:
+    """No file of the process or its descendants may be written beyond `size_bytes`; None lifts that.
+
+    The error is EFBIG where a full disk says ENOSPC: to who writes it is as final.
+    """
+    for process in processes.family(pid):
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard if size_bytes is None else size_bytes, hard))
+
+
+def limit_descriptors(pid: int, spare: int) -> dict[int, int]:
+    """Let each process of the family open only `spare` more than it has; what was the limit, for `restore_descriptors`."""
+    before: dict[int, int] = {}
+    for process in processes.family(pid):
+        before[process.pid], hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        highest = max((int(name) for name in _descriptors(process.pid)), default=2)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
+    return before
+
+
+def restore_descriptors(before: dict[int, int]) -> None:
+    """Undo `limit_descriptors`."""
+    for pid, soft in before.items():
+        if psutil.pid_exists(pid):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def raised_descriptors() -> int:
+    """Let this process have as many as the system allows it; how many those are."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _descriptors(pid: int) -> list[str]:
+    return os.listdir(f"/proc/{pid}/fd")
