@@ -1,7 +1,9 @@
 """What a running process may do, changed from outside: files that cannot grow, no descriptors to be had."""
 
+import contextlib
 import os
 import resource
+import subprocess
 
 import psutil
 
@@ -13,9 +15,19 @@ def limit_files(pid: int, size_bytes: int | None) -> None:
 
     The error is EFBIG where a full disk says ENOSPC: to who writes it is as final.
     """
+    size = "unlimited" if size_bytes is None else str(size_bytes)
     for process in processes.family(pid):
-        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard if size_bytes is None else size_bytes, hard))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            user, group = process.uids().real, process.gids().real
+            # As whoever runs it: root may not always do that to others' processes. It may have ended meanwhile.
+            subprocess.run(
+                ["prlimit", f"--pid={process.pid}", f"--fsize={size}:"],
+                check=False,
+                stderr=subprocess.DEVNULL,
+                user=user,
+                group=group,
+                extra_groups=[],
+            )
 
 
 def limit_descriptors(pid: int, spare: int) -> dict[int, int]:

@@ -11,8 +11,8 @@ from typing import Final
 import aiohttp
 
 from tests.chaos.gates import Gate
-from tests.fixtures.stand import Key, unknown_secret
 from tests.faults.stage import OPERATORS_USER, Node, Stage
+from tests.fixtures.stand import Key, unknown_secret
 
 KNOWN_KEYS: Final = 3
 BAD_KEYS: Final = 2  # of each kind

@@ -11,7 +11,7 @@ from typing import Final
 from tests.faults.catalogue import Fault
 from tests.faults.people import People, settle
 from tests.faults.permitted import ADMITTED
-from tests.faults.stage import Node, Stage
+from tests.faults.stage import BOUND_SECONDS, Node, Stage
 from tests.faults.traffic import PER_SECOND, Traffic
 from tests.faults.verdict import WELL_SECONDS, Verdict
 from tests.fixtures import psql
@@ -44,6 +44,7 @@ class Seen:
     slowest_seconds: float
     lasted_seconds: float
     recovery_seconds: float
+    whole_seconds: float
     requests: int
     violations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -55,6 +56,7 @@ async def play(stage: Stage, fault: Fault, pace: Pace) -> Seen:
         if fault.setting is not None:
             await stack.enter_async_context(fault.setting(stage))
         stage.notes.clear()
+        stage.wrongs.clear()
         stage.lost_requests = 0
         marks = {node: len(node.process.log) for node in stage.nodes}
         lasts = max(pace.fault_seconds, fault.seconds)
@@ -62,6 +64,8 @@ async def play(stage: Stage, fault: Fault, pace: Pace) -> Seen:
         people = await settle(stage, cold=int(seconds * PER_SECOND["cold"]) * len(stage.nodes))
         verdict = Verdict(fault.permits, fault.nodes or frozenset(node.number for node in stage.nodes))
         traffic = Traffic(stage, people, verdict)
+        await until(stage.is_whole, seconds=30, what="every node to use both stores")
+        await asyncio.sleep(BOUND_SECONDS / 4)  # a poll since then, and a pong after it: now Redis alone would do
         await traffic.warm()
         traffic.start()
         try:
@@ -82,11 +86,13 @@ async def _hurt(stage: Stage, fault: Fault, verdict: Verdict, seconds: float) ->
         await asyncio.sleep(began + seconds - time.monotonic())
     verdict.undone_at = undone = time.monotonic()
     deadline = undone + fault.well_within_seconds + WELL_SECONDS
-    while verdict.seconds_since_wrong(time.monotonic()) < WELL_SECONDS:
+    while verdict.whole_at is None or verdict.seconds_since_wrong(time.monotonic()) < WELL_SECONDS:
         if time.monotonic() > deadline:
             verdict.violate(f"not well {fault.well_within_seconds:g} s after it was undone: {verdict.unwell()}")
             break
         await asyncio.sleep(0.05)
+        if verdict.whole_at is None and await stage.is_whole():
+            verdict.whole_at = time.monotonic()
     verdict.well_at = time.monotonic()
 
 
@@ -112,9 +118,7 @@ async def _check_books(stage: Stage, people: People, traffic: Traffic, verdict: 
 
     with contextlib.suppress(AssertionError):
         await until(is_booked, seconds=3.0 if stage.lost_requests else BOOKS_SECONDS, what="the books")
-    verdict.metered(
-        counted, answered=traffic.admitted, received=traffic.received, lost_at_most=stage.lost_requests
-    )
+    verdict.metered(counted, answered=traffic.admitted, received=traffic.received, lost_at_most=stage.lost_requests)
 
 
 def _seen(stage: Stage, fault: Fault, verdict: Verdict, lasted_seconds: float) -> Seen:
@@ -130,8 +134,9 @@ def _seen(stage: Stage, fault: Fault, verdict: Verdict, lasted_seconds: float) -
         slowest_seconds=max((lane.slowest_seconds for lane in verdict.lanes.values()), default=0.0),
         lasted_seconds=lasted_seconds,
         recovery_seconds=verdict.recovery_seconds,
+        whole_seconds=verdict.whole_seconds,
         requests=verdict.heard.total(),
-        violations=list(verdict.violations),
+        violations=[*verdict.violations, *stage.wrongs],
         notes=[*stage.notes],
     )
 
@@ -139,7 +144,7 @@ def _seen(stage: Stage, fault: Fault, verdict: Verdict, lasted_seconds: float) -
 def told(seen: Seen) -> Iterable[str]:
     """What was seen, in lines for whoever watches."""
     state = "WRONG" if seen.violations else "ok"
-    yield f"{seen.name}: {state}, well after {seen.recovery_seconds:.2f} s, {seen.requests} answers"
+    yield f"{seen.name}: {state}, well after {seen.recovery_seconds:.2f} s, whole after {seen.whole_seconds:.2f} s, {seen.requests} answers"
     for kind, outcomes in sorted(seen.outcomes.items()):
         others = {outcome: count for outcome, count in outcomes.items() if outcome != ADMITTED}
         yield f"    {kind}: {outcomes[ADMITTED]} x 200, {others}, longest {seen.longest_seconds[kind]:.2f} s"

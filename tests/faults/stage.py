@@ -11,15 +11,16 @@ from typing import Any, Final
 import redis.asyncio
 
 from tests.chaos.pulse import Pulse
+from tests.faults.upstreams import Live, Upstream
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stand import Stand
 from tests.fixtures.wire import Wire
-from tests.faults.upstreams import Live, Upstream
 
 BOUND_SECONDS: Final = 2.0
 RESPONSE_SECONDS: Final = 2.0  # for which the gateway waits for an upstream
 METERING_SECONDS: Final = 0.5
+HEAD_SECONDS: Final = 2.0  # for which it waits for a client's head
 WORKERS: Final = 2  # of the second node
 OPERATORS_USER: Final = "ann"
 
@@ -27,7 +28,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "metering": {"interval_seconds": METERING_SECONDS},
     "tokens": {"issuer": ISSUER, "audience": AUDIENCE, "sealing_key": SEALING_KEY},
     "keys": {"max_per_user": 5_000},
-    "client": {"head_timeout_seconds": 2, "body_timeout_seconds": 2},
+    "client": {"head_timeout_seconds": HEAD_SECONDS, "body_timeout_seconds": 2},
     "drain": {"finish_seconds": 2},
     "log": {"access": "full"},
     "routes": [
@@ -64,6 +65,7 @@ class Stage:
     token: str = field(default="", repr=False)
     is_ruined: bool = False  # not to be used for another fault
     notes: list[str] = field(default_factory=list)  # what a fault has to say of its size
+    wrongs: list[str] = field(default_factory=list)  # what a fault has seen that must not be
     lost_requests: int = 0  # that may be missing from the books: a process was killed
     cleanups: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     books_dsn: str = field(default="", repr=False)  # where usage is read
@@ -98,6 +100,18 @@ class Stage:
         self.nodes.remove(node)
         await node.process.stop()
         await asyncio.gather(node.to_postgres.stop(), node.to_redis.stop())
+
+    async def is_whole(self) -> bool:
+        """Whether every process of every node has both stores in use, and hears of changes through Redis."""
+        async with self.redis() as client:
+            heard = dict(await client.pubsub_numsub(*await client.pubsub_channels()))
+        if sum(heard.values()) < sum(node.workers for node in self.nodes):
+            return False
+        stores = [(node, store) for node in self.nodes for store in ("redis", "postgres")]
+        ups = [
+            await self.stand.sample(node.process, "ostiary_dependency_up", dependency=store) for node, store in stores
+        ]
+        return all(up == 1 for up in ups)
 
     async def execute(self, statement: str, *arguments: object) -> None:
         """One statement in Postgres, past all wires."""

@@ -65,7 +65,10 @@ class Traffic:
         for node in self._stage.nodes:
             for kind, per_second in PER_SECOND.items():
                 self._tasks += [
-                    asyncio.create_task(self._call(node, kind, CALLERS / per_second)) for _ in range(CALLERS)
+                    asyncio.create_task(
+                        self._call(node, kind, CALLERS / per_second, is_kept=bool(nth) or kind != "known")
+                    )
+                    for nth in range(CALLERS)
                 ]
             lives = Lives(node, self)
             self._tasks += [asyncio.create_task(lives.listen()), asyncio.create_task(lives.talk())]
@@ -94,7 +97,7 @@ class Traffic:
 
     # -- callers
 
-    async def _call(self, node: Node, kind: str, pause_seconds: float) -> None:
+    async def _call(self, node: Node, kind: str, pause_seconds: float, *, is_kept: bool) -> None:
         caller = Caller(node.process.proxy_port, tls=node.tls)
         self._callers.append(caller)
         next_at = time.monotonic() + self._random.uniform(0, pause_seconds)
@@ -104,6 +107,8 @@ class Traffic:
             secret = self._pick(kind)
             if secret is not None:
                 await self._ask(caller, node, kind, secret)
+            if not is_kept:
+                caller.close()
 
     def _pick(self, kind: str) -> Secret | None:
         people = self._people
@@ -117,7 +122,9 @@ class Traffic:
 
     async def _ask(self, caller: Caller, node: Node, kind: str, secret: Secret) -> None:
         number, asked = self.ask(kind, secret, is_repeatable=kind != "post")
-        request = written("POST" if kind == "post" else "GET", f"/orders/{number}", secret, BODY if kind == "post" else b"")
+        request = written(
+            "POST" if kind == "post" else "GET", f"/orders/{number}", secret, BODY if kind == "post" else b""
+        )
         answer = await caller.ask(request, patience_seconds=PATIENCE_SECONDS)
         self._check(number, asked, answer)
         if kind == "cold" and answer.outcome != ADMITTED:

@@ -6,6 +6,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from websockets import ConnectionClosed
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -16,6 +17,9 @@ from tests.fixtures.ports import free_port
 from tests.fixtures.upstream import RecordedRequest, Reply, encode, read_request
 
 TICK_SECONDS = 0.1
+NOBODYS = 0  # the number of all requests that no judge asks about
+LARGE = "/orders/large/"  # answered at length
+LARGE_BYTES = 20_000_000
 MOST_TICKS = 3_000  # no stream lasts longer
 
 Behaviour = Callable[["Visit"], Awaitable[None]]
@@ -30,7 +34,9 @@ def number_of(target: str) -> int:
 class Visit:
     """One request that has come, on its connection."""
 
-    def __init__(self, upstream: "Upstream", request: RecordedRequest, writer: asyncio.StreamWriter, *, nth: int) -> None:
+    def __init__(
+        self, upstream: "Upstream", request: RecordedRequest, writer: asyncio.StreamWriter, *, nth: int
+    ) -> None:
         self.request = request
         self.number = number_of(request.target)
         self.nth = nth  # of its connection, from 1
@@ -57,6 +63,10 @@ class Visit:
         self.note_answer()
         await self.send(self.whole())
 
+    def close(self) -> None:
+        """End the connection in order."""
+        self._writer.close()
+
     def reset(self) -> None:
         """Break the connection off."""
         self._writer.transport.abort()
@@ -64,33 +74,58 @@ class Visit:
 
 async def well(visit: Visit) -> None:
     """An upstream that does what it should."""
-    await visit.answer()
+    if not visit.request.target.startswith(LARGE):
+        await visit.answer()
+        return
+    await visit.send(f"HTTP/1.1 200 OK\r\nContent-Length: {LARGE_BYTES}\r\n\r\n".encode())
+    for _ in range(0, LARGE_BYTES, 100_000):
+        await visit.send(bytes(100_000))
+
+
+async def well_once(visit: Visit) -> None:
+    """The same, on a connection for each request."""
+    visit.note_answer()
+    await visit.send(visit.whole().replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+    visit.close()
 
 
 class Upstream:
-    """An HTTP/1.1 server on a port that stays the same. `behave` may be replaced at any time."""
+    """An HTTP/1.1 server on a port that stays the same, and on another with TLS. `behave` may be replaced at any time."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self) -> None:
         self.port = free_port()
+        self.secure_url = f"https://{HOST}:{free_port()}"
         self.behave: Behaviour = well
         self.on_arrival: Arrival = lambda number, who: None
         self.received: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
-        self.tls = tls
         self._server: asyncio.Server | None = None
+        self._secure: asyncio.Server | None = None
         self._handlers: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """Where the gateway finds it."""
-        return f"http{'s' if self.tls else ''}://{HOST}:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._accept, HOST, self.port, ssl=self.tls)
+        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+
+    async def secure(self, tls: ssl.SSLContext | None) -> None:
+        """Listen at `secure_url` with this certificate from now on, or not any more; every connection ends."""
+        server, self._secure = self._secure, None
+        if server is not None:
+            server.close()
+            await self.hang_up()
+            await server.wait_closed()
+        if tls is not None:
+            port = urlsplit(self.secure_url).port
+            self._secure = await asyncio.start_server(self._accept, HOST, port, ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening, and break every connection. No-op when it does not listen."""
+        await self.secure(None)
         server, self._server = self._server, None
         if server is None:
             return

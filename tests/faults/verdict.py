@@ -61,7 +61,8 @@ class Verdict:
         self._hurt_nodes = hurt_nodes
         self.hurt_at: float | None = None
         self.undone_at: float | None = None
-        self.well_at: float | None = None
+        self.whole_at: float | None = None  # every node has every store in use again
+        self.well_at: float | None = None  # and so long callers have had nothing but what is due
         self.violations: list[str] = []
         self.unsteady = 0
         self.heard: Counter[str] = Counter()
@@ -83,12 +84,20 @@ class Verdict:
         return now - max((lane.last_wrong_at or 0.0 for lane in waited), default=0.0)
 
     def unwell(self) -> str:
-        """Which lanes have not come right, in words."""
-        return ", ".join(
+        """What has not come right, in words."""
+        lanes = [
             f"{kind} at node {node}"
             for (kind, node), lane in self.lanes.items()
             if lane.last_wrong_at is not None and lane.last_wrong_at > (lane.right_at or 0.0)
-        )
+        ]
+        return ", ".join([*lanes, *(["a store is not in use"] if self.whole_at is None else [])])
+
+    @property
+    def whole_seconds(self) -> float:
+        """From the moment when the fault was undone until every store was in use; the end of the wait if it was not."""
+        assert self.undone_at is not None
+        assert self.well_at is not None
+        return (self.whole_at or self.well_at) - self.undone_at
 
     @property
     def recovery_seconds(self) -> float:

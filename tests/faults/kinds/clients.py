@@ -1,1 +1,144 @@
-"""To come."""
+"""What callers do to those beside them: they leave, they trickle, they hold connections. Nobody else notices."""
+
+import asyncio
+import contextlib
+import itertools
+import resource
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from gateway.embedded.server_process import HOST
+from tests.faults.catalogue import fault
+from tests.faults.people import Secret, good
+from tests.faults.stage import HEAD_SECONDS, Node, Stage
+from tests.faults.traffic import written
+from tests.faults.upstreams import LARGE, NOBODYS
+from tests.fixtures.connections import connected
+
+PART: Final = "clients"
+LEAVING: Final = 20  # clients at once
+SLOW_CLIENTS: Final = 200
+UPLOAD_BYTES: Final = 1_000_000
+READ_BYTES: Final = 20_000
+TRICKLE_SECONDS: Final = 0.3
+PATIENCE_SECONDS: Final = 2.0  # beyond the gateway's own
+SPARE_DESCRIPTORS: Final = 3_000  # for all that is no idle connection
+OPENED_AT_ONCE: Final = 200
+
+Client = Callable[[Node, Secret], Awaitable[None]]
+
+
+async def _beside(stage: Stage, count: int, client: Client) -> AsyncIterator[None]:
+    """So many of these, again and again, with a key of their own."""
+    (key,) = await stage.stand.insert_keys(1)
+
+    async def go_on(node: Node) -> None:
+        while True:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await client(node, good(key))
+            await asyncio.sleep(TRICKLE_SECONDS)
+
+    nodes = itertools.cycle(stage.nodes)
+    tasks = [asyncio.create_task(go_on(next(nodes))) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                stage.wrongs.append(f"a client of its own: {result}")
+
+
+@fault(
+    "clients leave in upload", part=PART, peers="clients leave", what=f"{LEAVING} at a time, with half of a body sent"
+)
+async def leave_in_upload(stage: Stage) -> AsyncIterator[None]:
+    """The upstream never takes half a request for a whole one."""
+
+    async def leave(node: Node, secret: Secret) -> None:
+        async with connected(node.process.proxy_port) as (_, writer):
+            head, half = written("POST", f"/orders/{NOBODYS}", secret, b"x" * UPLOAD_BYTES), UPLOAD_BYTES // 2
+            writer.write(head[:-half])
+            await writer.drain()
+            writer.transport.abort()
+
+    before = stage.orders.received[NOBODYS]
+    async for _ in _beside(stage, LEAVING, leave):
+        yield
+    if stage.orders.received[NOBODYS] != before:
+        stage.wrongs.append("half an upload was taken for a whole one")
+
+
+@fault(
+    "clients leave in download", part=PART, peers="clients leave", what=f"{LEAVING} at a time, in the middle of a reply"
+)
+async def leave_in_download(stage: Stage) -> AsyncIterator[None]:
+    """What they asked for is not read to the end for nobody."""
+
+    async def leave(node: Node, secret: Secret) -> None:
+        async with connected(node.process.proxy_port) as (reader, writer):
+            writer.write(written("GET", f"{LARGE}{NOBODYS}", secret))
+            await reader.readexactly(READ_BYTES)
+            writer.transport.abort()
+
+    async for _ in _beside(stage, LEAVING, leave):
+        yield
+
+
+@fault(
+    "slowloris",
+    part=PART,
+    peers="clients slow",
+    what=f"{SLOW_CLIENTS} clients who send a head byte by byte",
+)
+async def slowloris(stage: Stage) -> AsyncIterator[None]:
+    """Each is told 408 after `client.head_timeout_seconds`, and is gone."""
+
+    async def trickle(node: Node, secret: Secret) -> None:
+        async with connected(node.process.proxy_port) as (reader, writer):
+            began, answer = time.monotonic(), asyncio.ensure_future(reader.read())
+            try:
+                for byte in written("GET", f"/orders/{NOBODYS}", secret):
+                    writer.write(bytes([byte]))
+                    await asyncio.wait({answer}, timeout=TRICKLE_SECONDS)
+                    if answer.done():
+                        break
+                    if time.monotonic() > began + HEAD_SECONDS + PATIENCE_SECONDS:
+                        stage.wrongs.append("a client who trickles is waited for")
+                        return
+                if not (await answer).startswith(b"HTTP/1.1 408 "):
+                    stage.wrongs.append(f"a client who trickles is told {(await answer)[:50]!r}")
+            finally:
+                answer.cancel()
+
+    async for _ in _beside(stage, SLOW_CLIENTS, trickle):
+        yield
+
+
+@fault(
+    "idle connections",
+    part=PART,
+    peers="clients idle",
+    what="opened over all nodes, and left alone",
+)
+async def idle(stage: Stage) -> AsyncIterator[None]:
+    """As many as were asked for, and as this process may have descriptors."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(stage.idle, limit - SPARE_DESCRIPTORS)
+    nodes, turns = itertools.cycle(stage.nodes), asyncio.Semaphore(OPENED_AT_ONCE)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_one(node: Node) -> None:
+            async with turns:
+                loop = asyncio.get_running_loop()
+                transport, _ = await loop.create_connection(asyncio.Protocol, HOST, node.process.proxy_port)
+                stack.callback(transport.abort)
+
+        opened = await asyncio.gather(*(open_one(next(nodes)) for _ in range(count)), return_exceptions=True)
+        failed = sum(isinstance(one, BaseException) for one in opened)
+        if failed:
+            stage.wrongs.append(f"{failed} of {count} idle connections were not made")
+        stage.notes.append(f"{count:,} of them")
+        yield

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import asyncpg
 
 from tests.faults import limits
 from tests.faults.catalogue import fault
-from tests.faults.permitted import permitted
+from tests.faults.permitted import permitted, words
 from tests.faults.stage import Stage
 from tests.fixtures import processes
 from tests.fixtures.replica import OwnReplica
@@ -101,9 +102,18 @@ async def disk_full(stage: Stage) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if processes.is_alive(stage.stand.postgres.pid):
-            limits.limit_files(stage.stand.postgres.pid, None)
+        await until(lambda: _has_room(stage), seconds=30, what="PostgreSQL to recover")
+
+
+async def _has_room(stage: Stage) -> bool:
+    if not processes.is_alive(stage.stand.postgres.pid):
         await stage.stand.repair()
+    limits.limit_files(stage.stand.postgres.pid, None)  # those too that it has begun since
+    try:
+        await stage.execute("SELECT 1")
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
 
 
 @fault(
@@ -111,7 +121,8 @@ async def disk_full(stage: Stage) -> AsyncIterator[None]:
     part=PART,
     peers="store gone",
     what="SIGKILL; then its standby is promoted, and found at the same address",
-    permits=KNOWN_GO_ON,
+    # As the nodes notice that it is another, they forget all they knew: a revocation may have been lost.
+    permits=replace(KNOWN_GO_ON, known=words("200 | 503 auth_unavailable")),
 )
 async def failed_over(stage: Stage) -> AsyncIterator[None]:
     """The standby has all that was committed. There is no way back: the stage is not used again."""
