@@ -9,6 +9,7 @@ import contextlib
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,7 +18,7 @@ from tests.faults import limits
 from tests.faults.catalogue import Fault
 from tests.faults.kinds import FAULTS
 from tests.faults.page import DOCUMENT, written
-from tests.faults.run import Pace, Seen, play, told
+from tests.faults.run import Pace, Seen, play, told, unseen
 from tests.faults.stage import Stage, stage_in
 
 IDLE = 10_000
@@ -48,12 +49,20 @@ async def _all(faults: Sequence[Fault], pace: Pace, idle: int) -> list[Seen]:
         while left:
             async with _stage(Path(name) / f"stage-{len(left)}", idle) as stage:
                 while left and not stage.is_ruined:
-                    seen = await play(stage, left.pop(0), pace)
+                    seen = await _played(stage, left.pop(0), pace)
                     all_seen.append(seen)
                     stage.is_ruined = stage.is_ruined or bool(seen.violations)
                     sys.stdout.writelines(f"{line}\n" for line in told(seen))
                     sys.stdout.flush()
     return all_seen
+
+
+async def _played(stage: Stage, fault: Fault, pace: Pace) -> Seen:
+    try:
+        return await play(stage, fault, pace)
+    except (Exception, BaseExceptionGroup) as error:  # the others have their turn all the same
+        traceback.print_exc()
+        return unseen(fault, f"it could not be carried out: {error!r}")
 
 
 @contextlib.asynccontextmanager

@@ -46,6 +46,7 @@ class Seen:
     recovery_seconds: float
     whole_seconds: float
     requests: int
+    unsteady: int
     violations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -136,15 +137,22 @@ def _seen(stage: Stage, fault: Fault, verdict: Verdict, lasted_seconds: float) -
         recovery_seconds=verdict.recovery_seconds,
         whole_seconds=verdict.whole_seconds,
         requests=verdict.heard.total(),
+        unsteady=verdict.unsteady,
         violations=[*verdict.violations, *stage.wrongs],
         notes=[*stage.notes],
     )
 
 
+def unseen(fault: Fault, violation: str) -> Seen:
+    """A fault of which nothing can be said but what went wrong."""
+    return Seen(fault.name, {}, {}, 0.0, 0.0, 0.0, 0.0, 0, 0, [violation])
+
+
 def told(seen: Seen) -> Iterable[str]:
     """What was seen, in lines for whoever watches."""
     state = "WRONG" if seen.violations else "ok"
-    yield f"{seen.name}: {state}, well after {seen.recovery_seconds:.2f} s, whole after {seen.whole_seconds:.2f} s, {seen.requests} answers"
+    unsteady = f", {seen.unsteady} of them too busy to tell" if seen.unsteady else ""
+    yield f"{seen.name}: {state}, well after {seen.recovery_seconds:.2f} s, whole after {seen.whole_seconds:.2f} s, {seen.requests} answers{unsteady}"
     for kind, outcomes in sorted(seen.outcomes.items()):
         others = {outcome: count for outcome, count in outcomes.items() if outcome != ADMITTED}
         yield f"    {kind}: {outcomes[ADMITTED]} x 200, {others}, longest {seen.longest_seconds[kind]:.2f} s"

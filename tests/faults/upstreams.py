@@ -6,6 +6,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 from websockets import ConnectionClosed
@@ -102,6 +103,7 @@ class Upstream:
         self._server: asyncio.Server | None = None
         self._secure: asyncio.Server | None = None
         self._handlers: set[asyncio.Task[None]] = set()
+        self._secure_handlers: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -110,18 +112,19 @@ class Upstream:
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(partial(self._accept, self._handlers), HOST, self.port)
 
     async def secure(self, tls: ssl.SSLContext | None) -> None:
         """Listen at `secure_url` with this certificate from now on, or not any more; every connection ends."""
         server, self._secure = self._secure, None
         if server is not None:
             server.close()
-            await self.hang_up()
+            await _ended(self._secure_handlers)
             await server.wait_closed()
         if tls is not None:
             port = urlsplit(self.secure_url).port
-            self._secure = await asyncio.start_server(self._accept, HOST, port, ssl=tls)
+            accept = partial(self._accept, self._secure_handlers)
+            self._secure = await asyncio.start_server(accept, HOST, port, ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening, and break every connection. No-op when it does not listen."""
@@ -130,19 +133,15 @@ class Upstream:
         if server is None:
             return
         server.close()
-        await self.hang_up()
+        await _ended(self._handlers)
         await server.wait_closed()
 
-    async def hang_up(self) -> None:
-        """End every connection."""
-        for handler in list(self._handlers):
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(
+        self, handlers: set[asyncio.Task[None]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         handler = asyncio.ensure_future(self._serve(reader, writer))
-        self._handlers.add(handler)
-        handler.add_done_callback(self._handlers.discard)
+        handlers.add(handler)
+        handler.add_done_callback(handlers.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nth = 0
@@ -157,6 +156,12 @@ class Upstream:
                     await self.behave(visit)
         finally:
             await closed(writer)
+
+
+async def _ended(handlers: set[asyncio.Task[None]]) -> None:
+    for handler in list(handlers):
+        handler.cancel()
+    await asyncio.gather(*handlers, return_exceptions=True)
 
 
 class Live:

@@ -24,7 +24,8 @@ READ_BYTES: Final = 20_000
 TRICKLE_SECONDS: Final = 0.3
 PATIENCE_SECONDS: Final = 2.0  # beyond the gateway's own
 SPARE_DESCRIPTORS: Final = 3_000  # for all that is no idle connection
-OPENED_AT_ONCE: Final = 200
+OPENED_AT_ONCE: Final = 20
+OPENING_PAUSE_SECONDS: Final = 0.01
 
 Client = Callable[[Node, Secret], Awaitable[None]]
 
@@ -127,18 +128,21 @@ async def idle(stage: Stage) -> AsyncIterator[None]:
     """As many as were asked for, and as this process may have descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(stage.idle, limit - SPARE_DESCRIPTORS)
-    nodes, turns = itertools.cycle(stage.nodes), asyncio.Semaphore(OPENED_AT_ONCE)
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def open_one(node: Node) -> None:
-            async with turns:
-                loop = asyncio.get_running_loop()
-                transport, _ = await loop.create_connection(asyncio.Protocol, HOST, node.process.proxy_port)
-                stack.callback(transport.abort)
-
-        opened = await asyncio.gather(*(open_one(next(nodes)) for _ in range(count)), return_exceptions=True)
-        failed = sum(isinstance(one, BaseException) for one in opened)
-        if failed:
-            stage.wrongs.append(f"{failed} of {count} idle connections were not made")
-        stage.notes.append(f"{count:,} of them")
+    nodes, loop = itertools.cycle(stage.nodes), asyncio.get_running_loop()
+    opened: list[asyncio.Transport] = []
+    try:
+        for number in range(count):
+            transport, _ = await loop.create_connection(asyncio.Protocol, HOST, next(nodes).process.proxy_port)
+            opened.append(transport)
+            if number % OPENED_AT_ONCE == 0:
+                await asyncio.sleep(OPENING_PAUSE_SECONDS)
         yield
+        closed = sum(transport.is_closing() for transport in opened)
+        if closed:
+            stage.wrongs.append(f"{closed} of {count} idle connections were closed")
+        stage.notes.append(f"{count:,} connections")
+    finally:
+        for number, transport in enumerate(opened):
+            transport.abort()
+            if number % OPENED_AT_ONCE == 0:
+                await asyncio.sleep(OPENING_PAUSE_SECONDS)

@@ -91,7 +91,7 @@ async def descriptors_exhausted(stage: Stage) -> AsyncIterator[None]:
 async def log_full(stage: Stage) -> AsyncIterator[None]:
     """Lines are lost, and nothing else; once there is room, it goes on."""
     node = stage.nodes[FIRST].process
-    limits.limit_files(node.pid, node.log_path.stat().st_size)
+    await asyncio.to_thread(limits.limit_files, node.pid, node.log_path.stat().st_size)
     await asyncio.sleep(0.5)  # what it was about to write
     size = node.log_path.stat().st_size
     try:
@@ -99,5 +99,5 @@ async def log_full(stage: Stage) -> AsyncIterator[None]:
         if node.log_path.stat().st_size != size:
             stage.wrongs.append("the log grew: this was no full disk")
     finally:
-        limits.limit_files(node.pid, None)
+        await asyncio.to_thread(limits.limit_files, node.pid, None)
         await until(lambda: node.log_path.stat().st_size > size, what="the log to go on")

@@ -26,7 +26,7 @@ BOTH_GONE: Final = permitted(
 @fault("PostgreSQL killed", part=PART, peers="store gone", what="SIGKILL, started again", permits=KNOWN_GO_ON)
 async def killed(stage: Stage) -> AsyncIterator[None]:
     """Connections break, new ones are refused; then it recovers from its log."""
-    processes.kill(stage.stand.postgres.pid)
+    await asyncio.to_thread(processes.kill, stage.stand.postgres.pid)
     try:
         yield
     finally:
@@ -36,11 +36,11 @@ async def killed(stage: Stage) -> AsyncIterator[None]:
 @fault("PostgreSQL paused", part=PART, peers="store gone", what="SIGSTOP: nothing is answered", permits=KNOWN_GO_ON)
 async def paused(stage: Stage) -> AsyncIterator[None]:
     """Connections stand, and say nothing."""
-    stage.stand.postgres.pause()
+    await asyncio.to_thread(stage.stand.postgres.pause)
     try:
         yield
     finally:
-        stage.stand.postgres.resume()
+        await asyncio.to_thread(stage.stand.postgres.resume)
 
 
 @fault("PostgreSQL read-only", part=PART, peers="store gone", what="`default_transaction_read_only`")
@@ -93,27 +93,18 @@ async def out_of_connections(stage: Stage) -> AsyncIterator[None]:
     "PostgreSQL's disk full",
     part=PART,
     peers="store gone",
-    what="no file of it may grow or be written beyond 1 MB (`RLIMIT_FSIZE`), which it takes for a full disk",
+    what="no file may be written beyond 1 MB (`RLIMIT_FSIZE`), which it takes for a full disk: it panics; then there is"
+    " room, and it is started again",
     permits=KNOWN_GO_ON,
 )
 async def disk_full(stage: Stage) -> AsyncIterator[None]:
-    """It cannot write its log, panics, and cannot recover while that lasts."""
-    limits.limit_files(stage.stand.postgres.pid, 1_000_000)
+    """It cannot write its log, and cannot recover while that lasts."""
+    await asyncio.to_thread(limits.limit_files, stage.stand.postgres.pid, 1_000_000)
     try:
         yield
     finally:
-        await until(lambda: _has_room(stage), seconds=30, what="PostgreSQL to recover")
-
-
-async def _has_room(stage: Stage) -> bool:
-    if not processes.is_alive(stage.stand.postgres.pid):
+        await asyncio.to_thread(processes.kill, stage.stand.postgres.pid)
         await stage.stand.repair()
-    limits.limit_files(stage.stand.postgres.pid, None)  # those too that it has begun since
-    try:
-        await stage.execute("SELECT 1")
-    except (OSError, asyncpg.PostgresError):
-        return False
-    return True
 
 
 @fault(
@@ -132,7 +123,7 @@ async def failed_over(stage: Stage) -> AsyncIterator[None]:
     await standby.until_caught_up()
     stage.is_ruined = True
     stage.cleanups.append(standby.stop)
-    processes.kill(primary.pid)
+    await asyncio.to_thread(processes.kill, primary.pid)
     try:
         yield
     finally:
@@ -151,8 +142,8 @@ async def failed_over(stage: Stage) -> AsyncIterator[None]:
 )
 async def both_killed(stage: Stage) -> AsyncIterator[None]:
     """Nothing proves any more that nobody was revoked: what is known holds for the bound."""
-    processes.kill(stage.stand.redis.pid)
-    processes.kill(stage.stand.postgres.pid)
+    await asyncio.to_thread(processes.kill, stage.stand.redis.pid)
+    await asyncio.to_thread(processes.kill, stage.stand.postgres.pid)
     try:
         yield
     finally:
@@ -162,10 +153,10 @@ async def both_killed(stage: Stage) -> AsyncIterator[None]:
 @fault("Redis and PostgreSQL paused", part="both", peers="store gone", what="SIGSTOP", permits=BOTH_GONE)
 async def both_paused(stage: Stage) -> AsyncIterator[None]:
     """The same, and every connection stands."""
-    stage.stand.redis.pause()
-    stage.stand.postgres.pause()
+    await asyncio.to_thread(stage.stand.redis.pause)
+    await asyncio.to_thread(stage.stand.postgres.pause)
     try:
         yield
     finally:
-        stage.stand.redis.resume()
-        stage.stand.postgres.resume()
+        await asyncio.to_thread(stage.stand.redis.resume)
+        await asyncio.to_thread(stage.stand.postgres.resume)

@@ -1,5 +1,6 @@
 """What is done to Redis. Whatever it is, callers get what they would have got: Postgres decides."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -15,7 +16,7 @@ SLOW_SECONDS: Final = 5.0
 @fault("Redis killed", part=PART, peers="cache gone", what="SIGKILL, started again empty-handed")
 async def killed(stage: Stage) -> AsyncIterator[None]:
     """Its connections break, new ones are refused."""
-    processes.kill(stage.stand.redis.pid)
+    await asyncio.to_thread(processes.kill, stage.stand.redis.pid)
     try:
         yield
     finally:
@@ -25,11 +26,11 @@ async def killed(stage: Stage) -> AsyncIterator[None]:
 @fault("Redis paused", part=PART, peers="cache frozen", what="SIGSTOP: connections stand, nothing is answered")
 async def paused(stage: Stage) -> AsyncIterator[None]:
     """It is there and says nothing."""
-    stage.stand.redis.pause()
+    await asyncio.to_thread(stage.stand.redis.pause)
     try:
         yield
     finally:
-        stage.stand.redis.resume()
+        await asyncio.to_thread(stage.stand.redis.resume)
 
 
 @fault("Redis flushed", part=PART, peers="cache emptied", what="FLUSHALL")
