@@ -5,8 +5,8 @@ what only a gateway for keys meets, and what a second worker brings; `http`, `tr
 `workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
 what each way of counting costs, and a million buckets, `observation` what the access log and traces cost;
 `forward-auth` what it costs other proxies to ask; `memory` what keys and connections take, `listing` what a page of a
-million keys costs, `scale` what ten million keys, fifty thousand connections and many nodes cost, `behaviours` what each
-proxy does with doubtful HTTP.
+million keys costs, `scale` what ten million keys, fifty thousand connections and many nodes cost, `behaviours` what
+each proxy does with doubtful HTTP.
 """
 
 import argparse
