@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test compiled test-compiled chaos check lock bench bench-scale behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled simulate chaos check lock bench bench-scale behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -14,6 +14,8 @@ run: .venv/installed-run ## a gateway with everything it needs, and a key to try
 WORKERS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 2 )))
 ROOM_KB := 6000000
 SCRATCH := $(shell df -Pk /dev/shm 2>/dev/null | awk -v room=$(ROOM_KB) 'NR == 2 && $$4 > room {print "TMPDIR=/dev/shm"}')
+# Each process would compile all again where the environment forbids bytecode to be written, as images of Python do.
+test test-compiled: export PYTHONDONTWRITEBYTECODE =
 test: .venv/installed-dev .venv/installed-prometheus ## the whole suite, in a few processes; each has servers of its own
 	$(SCRATCH) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
@@ -26,6 +28,10 @@ compiled: .venv/installed-dev .venv/installed-prometheus ## the tree with its wa
 
 test-compiled: compiled ## the suite, of the compiled tree
 	cd $(COMPILED) && $(SCRATCH) PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+STEPS ?= 1000000
+simulate: .venv/installed-dev ## the rule of docs/consistency.md in simulated time, at length; a few minutes
+	$(BIN)/python -m tests.simulate --steps $(STEPS) $(ARGS)
 
 CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
