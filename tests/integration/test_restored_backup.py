@@ -213,7 +213,7 @@ async def never_admitted(site: Site, secret: str) -> AsyncIterator[None]:
             reply = await site.call(node, secret)
             assert reply.status in (401, 503), reply
             asked += 1
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
         return asked
 
     asking = [asyncio.create_task(ask(node)) for node in site.nodes]
