@@ -178,8 +178,8 @@ def test_the_latest_exemplar_is_shown() -> None:
         ]
 
 
-@settings(deadline=None)
-@given(st.lists(EVENTS, max_size=40))
+@settings(deadline=None, max_examples=40)
+@given(st.lists(EVENTS, max_size=20))
 def test_a_page_says_what_the_registry_holds(events: list[Event]) -> None:
     """Our own writer and the library's tell the same, in both formats, however often they are asked."""
     metrics = Metrics()

@@ -32,7 +32,7 @@ async def test_a_run_in_ci_fails_on_what_it_did_not_run(tmp_path: Path, text: st
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.fixtures.nothing_skipped"),
             *("-c", str(tmp_path / "pytest.ini"), "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")),
         ],
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # the others take a second to load
         capture_output=True,
         text=True,
         check=False,
