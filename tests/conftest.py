@@ -8,15 +8,27 @@ from typing import Any, Protocol
 
 import pytest
 import redis.asyncio
+import structlog
 
 from gateway.embedded.keeper import Addresses, Keeper
 from gateway.stores.postgres.migrate import migrate
 from tests.fixtures.gateway import GatewayProcess, merged
 from tests.fixtures.gateway import operator_token as make_operator_token
+from tests.fixtures.long_first import pytest_collection_modifyitems as pytest_collection_modifyitems
 from tests.fixtures.nothing_skipped import pytest_sessionfinish as pytest_sessionfinish
 from tests.fixtures.stores import Databases, OwnPostgres, OwnRedis
 from tests.fixtures.sweeping import check_redis
 from tests.fixtures.upstream import RecordingUpstream
+
+# What parts of the gateway log in a test's own process is told as the gateway tells it. Structlog's own way draws each
+# traceback with the code around it and all variables: that costs a second of CPU, and shows secrets.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
