@@ -73,7 +73,7 @@ autobahn: .venv/installed-dev ## all cases of the Autobahn WebSocket suite, with
 	$(BIN)/python -m tests.conformance.websocket.autobahn
 
 MINUTES ?= 20
-fuzz: .venv/installed-fuzz ## coverage-guided fuzzing of the HTTP engine; what it finds is kept and replayed by `make test`
+fuzz: .venv/installed-fuzz ## coverage-guided fuzzing of every parser; what it finds is kept and replayed by `make test`
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(TARGETS)
 
 clean: ## all that was installed or built here; stop `make run` first, its data goes too

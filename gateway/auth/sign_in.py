@@ -208,7 +208,7 @@ class Judge:
 
 def half_hash(access_token: str, algorithm: str) -> str:
     """What an ID token that is signed by `algorithm` says as `at_hash` of the access token beside it."""
-    digest = HASHES[algorithm[-3:]](access_token.encode()).digest()
+    digest = HASHES[algorithm[-3:]](access_token.encode(errors="surrogatepass")).digest()
     return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 

@@ -103,6 +103,7 @@ def verified(token: bytes | str, public: Any, algorithm: str = ALGORITHM) -> dic
     """The claims, if that key has signed them, by that algorithm and no other."""
     try:
         claims = json.loads(_jws(algorithm).decode(token, public, algorithms=[algorithm]))
+        json.dumps(claims, ensure_ascii=False).encode()  # JSON can spell halves of characters: nobody's name
     except (jwt.PyJWTError, ValueError, RecursionError):
         return None
     return claims if isinstance(claims, dict) else None

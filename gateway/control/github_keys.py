@@ -65,7 +65,7 @@ class GithubKeys:
             timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
             async with aiohttp.ClientSession(timeout=timeout) as session:
                 answer = await fetched_json(session, self._url, limit_bytes=LARGEST_ANSWER_BYTES)
-            keys = _keys_of(answer)
+            keys = keys_of(answer)
         except (NotFetched, aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.warning("public_keys_not_fetched", reason=f"{type(error).__name__}: {error}")
             return False
@@ -82,7 +82,7 @@ def is_signed(raw: bytes, signature: str, key: EllipticCurvePublicKey) -> bool:
     return True
 
 
-def _keys_of(answer: Any) -> dict[str, EllipticCurvePublicKey]:
+def keys_of(answer: Any) -> dict[str, EllipticCurvePublicKey]:
     """The P-256 keys of GitHub's answer, by name. Raises ValueError where there is none."""
     items = answer.get("public_keys") if isinstance(answer, dict) else None
     keys: dict[str, EllipticCurvePublicKey] = {}

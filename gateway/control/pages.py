@@ -122,7 +122,8 @@ def parse_query(sent: Mapping[str, str], model: type[Q]) -> Q:
         if first["type"] == "extra_forbidden":
             known = (field.alias or name for name, field in model.model_fields.items())
             raise InvalidQuery("(name)", f"Use only: {', '.join(known)}") from None
-        raise InvalidQuery(str(first["loc"][0]), first["msg"]) from None
+        place = str(first["loc"][0]) if first["loc"] else "(name)"  # none: a name that is no text
+        raise InvalidQuery(place, first["msg"]) from None
 
 
 def page_of(

@@ -88,7 +88,7 @@ class SecretScanning:
         reasons: dict[str, str] = {}
         for report, key_id in zip(reports, found, strict=True):
             if key_id is not None:
-                reasons.setdefault(key_id, _reason(report))
+                reasons.setdefault(key_id, reason_of(report))
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def handle(key_id: str, reason: str) -> None:
@@ -182,15 +182,19 @@ class SecretScanningCalls:
         if not is_signed(raw, signature[0], key):
             self._refused.inc()
             raise InvalidSignature("not by the key that it names")
-        try:
-            reports = _REPORTS.validate_json(raw)
-        except ValidationError:
-            raise InvalidBody([{"place": "", "message": "Write a JSON array of reports, each with a token"}]) from None
         origin = Origin("node", SENDER, "GitHub secret scanning", request.remote, request_id_of(request))
-        return reply(await self._scanning.take(reports, origin))
+        return reply(await self._scanning.take(reports_in(raw), origin))
 
 
-def _reason(report: Report) -> str:
+def reports_in(raw: bytes) -> list[Report]:
+    """What a signed body reports. Raises InvalidBody."""
+    try:
+        return _REPORTS.validate_json(raw)
+    except ValidationError:
+        raise InvalidBody([{"place": "", "message": "Write a JSON array of reports, each with a token"}]) from None
+
+
+def reason_of(report: Report) -> str:
     """Where it was found, for the record: without the token, should the address hold it, and fit for a line."""
     place = report.url or "an address that is not told"
     text = f"found by GitHub secret scanning ({report.source or 'unknown'}) at {place}"

@@ -147,14 +147,11 @@ class Predecessor:
             pid, user = _peer(connection)
             if not _is_ours(user):  # who else could put a socket there would have us serve theirs
                 raise TakeOverFailed(f"process {pid} at {listen.handover} is of another user ({user})")
-            return cls(*_received(connection, listen), connection)
+            return cls(*received(connection, listen), connection)
         except OSError as error:
             connection.close()
             reason = "it is busy with another" if isinstance(error, TimeoutError) else error.strerror or str(error)
             raise TakeOverFailed(f"no process gives its place at {listen.handover}: {reason}") from error
-        except (ValueError, LookupError) as error:
-            connection.close()
-            raise TakeOverFailed(f"the process at {listen.handover} speaks another language") from error
         except BaseException:
             connection.close()
             raise
@@ -189,11 +186,14 @@ def _is_ours(user: int) -> bool:
     return user in (ROOT, os.geteuid())
 
 
-def _received(connection: socket.socket, listen: Listen) -> tuple[int, Held]:
+def received(connection: socket.socket, listen: Listen) -> tuple[int, Held]:
+    """The process at the other end, and the sockets that it gives. Raises TakeOverFailed, OSError."""
     message = connection.recv(MESSAGE_BYTES)
     if not message:
         raise TakeOverFailed(f"the process at {listen.handover} does not know this user")
-    told: Mapping[str, Any] = json.loads(message)
+    told = _told(message)
+    if told is None:
+        raise TakeOverFailed(f"the process at {listen.handover} speaks another language")
     count = sum(sum(queues) for queues in told["queues"].values())
     sockets: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
@@ -215,6 +215,21 @@ def _received(connection: socket.socket, listen: Listen) -> tuple[int, Held]:
     remaining = iter(sockets)
     held = {name: _queues(told["queues"][name], remaining) for name in LISTENERS}
     return told["pid"], Held(**held, open_count=len(held["proxy"]))
+
+
+def _told(message: bytes) -> Mapping[str, Any] | None:
+    """What the other process says of itself, where it is what `Handover` says; None for anything else."""
+    try:
+        told = json.loads(message)
+        is_whole = isinstance(told["pid"], int) and all(
+            isinstance(told["listen"][name], str)
+            and isinstance(told["queues"][name], list)
+            and all(type(length) is int and length >= 0 for length in told["queues"][name])
+            for name in LISTENERS
+        )
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return told if is_whole and told["queues"].keys() == set(LISTENERS) else None
 
 
 def _queues(lengths: Sequence[int], sockets: Iterator[socket.socket]) -> Queues:

@@ -59,8 +59,13 @@ def written(say: str, **members: Any) -> bytes:
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """What `written` wrote."""
-    message: dict[str, Any] = json.loads(line)
+    """What `written` wrote. Raises ValueError for anything else."""
+    try:
+        message = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(message, dict):
+        raise ValueError("it is no object")
     return message
 
 

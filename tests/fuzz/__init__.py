@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of the HTTP engine, and the replay of all that it has found. See README.md."""
+"""Coverage-guided fuzzing of every parser, and the replay of all that it has found. See README.md."""

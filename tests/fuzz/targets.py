@@ -6,15 +6,21 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.fuzz import (
+    asking_proxies,
     chunked_bodies,
+    configurations,
     credentials,
     engine,
     frames,
+    management,
     paths,
     plays,
+    processes,
+    providers,
     proxy_headers,
     replies,
     request_heads,
+    stored,
     tokens,
 )
 
@@ -63,6 +69,12 @@ TARGETS = {
         Target("credentials", credentials.check, credentials.SEEDS, credentials.TOKENS, 400, 0.02),
         Target("proxy_headers", proxy_headers.check, proxy_headers.SEEDS, proxy_headers.TOKENS, 260, 0.04),
         Target("tokens", tokens.check, tokens.SEEDS, tokens.TOKENS, 600, 0.04),
+        Target("asking_proxies", asking_proxies.check, asking_proxies.SEEDS, asking_proxies.TOKENS, 600, 0.04),
+        Target("stored", stored.check, stored.SEEDS, stored.TOKENS, 1600, 0.04),
+        Target("providers", providers.check, providers.SEEDS, providers.TOKENS, 900, 0.04),
+        Target("management", management.check, management.SEEDS, management.TOKENS, 600, 0.04),
+        Target("configurations", configurations.check, configurations.SEEDS, configurations.TOKENS, 1200, 0.04),
+        Target("processes", processes.check, processes.SEEDS, processes.TOKENS, 600, 0.02),
         Target("engine", engine.check, plays.SEEDS, plays.TOKENS, 2000, 0.35, plays.mutate),
     )
 }

@@ -131,7 +131,7 @@ class Provider:
                     text = await _read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise ProviderUnavailable(f"the provider's token endpoint: {type(error).__name__}") from error
-        return _given(response.status, text)
+        return token_answer(response.status, text)
 
     async def _endpoints(self) -> Endpoints:
         async with self._asking:
@@ -181,7 +181,7 @@ def _endpoint(found: Mapping[str, Any], name: str) -> str:
         raise ProviderUnavailable(f"the provider's {name} cannot be used") from error
 
 
-def _given(status: int, text: bytes) -> Mapping[str, Any]:
+def token_answer(status: int, text: bytes) -> Mapping[str, Any]:
     """The answer of the token endpoint. What the provider does not give is one thing, and not answering another."""
     if status >= 500:
         raise ProviderUnavailable(f"the provider's token endpoint answers {status}")

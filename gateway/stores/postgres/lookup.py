@@ -104,12 +104,12 @@ class KeyLookup:
 
         async def work(connection: Connection) -> Finding:
             current = await connection.fetchrow(of_current, *digests)
-            finding = _finding(current, SecretState.CURRENT, digests)
+            finding = finding_of(current, SecretState.CURRENT, digests)
             if finding.record is not None:
                 await self._renew_form(connection, finding.record, digests[0])
                 return finding
             retired = await connection.fetchrow(of_retired, *digests)
-            second = _finding(retired, SecretState.RETIRED, digests)
+            second = finding_of(retired, SecretState.RETIRED, digests)
             if second.record is not None:
                 await self._renew_form(connection, second.record, digests[0])
                 return second
@@ -127,10 +127,10 @@ class KeyLookup:
 
         async def work(connection: Connection) -> Finding:
             bound = key_id, secret_id, signer_id
-            finding = _finding(await connection.fetchrow(_BOUND_CURRENT, *bound), SecretState.CURRENT)
+            finding = finding_of(await connection.fetchrow(_BOUND_CURRENT, *bound), SecretState.CURRENT)
             if finding.record is not None:
                 return finding
-            second = _finding(await connection.fetchrow(_BOUND_RETIRED, *bound), SecretState.RETIRED)
+            second = finding_of(await connection.fetchrow(_BOUND_RETIRED, *bound), SecretState.RETIRED)
             return finding if second.record is None else second
 
         return await self._pg.run(work, seconds=self._seconds, is_read=True)
@@ -139,7 +139,7 @@ class KeyLookup:
         """What stands behind the current secret of this key, without knowing it. Raises StoreUnavailable."""
 
         async def work(connection: Connection) -> Finding:
-            return _finding(await connection.fetchrow(_OF_KEY, key_id), SecretState.CURRENT)
+            return finding_of(await connection.fetchrow(_OF_KEY, key_id), SecretState.CURRENT)
 
         return await self._pg.run(work, seconds=self._seconds, is_read=True)
 
@@ -154,7 +154,7 @@ class _Malformed(Exception):
     """A value is not of the type that the schema promises."""
 
 
-def _finding(row: Any, state: SecretState, digests: tuple[bytes, ...] = ()) -> Finding:
+def finding_of(row: Any, state: SecretState, digests: tuple[bytes, ...] = ()) -> Finding:
     """The answer; `digests` are those that were asked for, if any were."""
     try:
         if row is None:

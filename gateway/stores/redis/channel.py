@@ -214,7 +214,7 @@ class Channel:
     def _open(self, channel: bytes, sealed: bytes) -> None:
         name = self._changes if channel == self._changes.encode() else self._replies
         body = self._seal.open(name, sealed)
-        message = None if body is None else _read(body)
+        message = None if body is None else read_message(body)
         match message:
             case Batch():
                 for listener in self.listeners:
@@ -239,7 +239,7 @@ def _look_away(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _read(body: bytes) -> Batch | tuple[str, int] | None:
+def read_message(body: bytes) -> Batch | tuple[str, int] | None:
     """A message of a node of this version. The seal vouches for the sender; None means that it speaks otherwise."""
     try:
         message = json.loads(body)
@@ -251,5 +251,5 @@ def _read(body: bytes) -> Batch | tuple[str, int] | None:
             tuple(Invalidation(int(revision), str(subject)) for revision, subject in message["invalidations"]),
             None if writer is None else str(writer),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -66,9 +66,12 @@ def _read_record(found: object) -> KeyRecord:
 
 
 def _read_digest(text: object) -> bytes:
-    if not isinstance(text, str) or len(text) != 2 * DIGEST_BYTES:
+    if not isinstance(text, str):
         raise ValueError("not a digest")
-    return bytes.fromhex(text)
+    digest = bytes.fromhex(text)  # which passes over blanks
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError("not a digest")
+    return digest
 
 
 def _refuse(constant: str) -> float:
@@ -80,7 +83,12 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and value != "" and _is_utf8(value)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be written: JSON can spell halves of characters, which break whoever encodes them."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _is_text_or_nothing(value: object) -> bool:
@@ -97,7 +105,7 @@ def _is_flag(value: object) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(isinstance(item, str) and _is_utf8(item) for item in value)
 
 
 def _is_table(value: object) -> bool:
