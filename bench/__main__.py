@@ -5,8 +5,8 @@ what only a gateway for keys meets, and what a second worker brings; `http`, `tr
 `workers` behind it measures one of them, and `http --workload get varied` these workloads alone. `limits` measures
 what each way of counting costs, and a million buckets, `observation` what the access log and traces cost;
 `forward-auth` what it costs other proxies to ask; `memory` what keys and connections take, `listing` what a page of a
-million keys costs, `scale` what ten million keys, fifty thousand connections and many nodes cost, `behaviours` what
-each proxy does with doubtful HTTP.
+million keys costs, `scale` what ten million keys, fifty thousand connections and many nodes cost, `timing` what the
+time of a refusal tells of the key, `behaviours` what each proxy does with doubtful HTTP.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from bench import (
     observation,
     request_report,
     revocation,
+    timing,
     transfers,
     workers,
     workloads,
@@ -136,6 +137,11 @@ def _scale(arguments: argparse.Namespace, cores: Cores) -> int:
     return 0
 
 
+def _timing(arguments: argparse.Namespace, cores: Cores) -> int:
+    print(timing.run(cores))
+    return 0
+
+
 def _keys(arguments: argparse.Namespace, cores: Cores) -> int:
     print(keys.run(cores))
     return 0
@@ -164,6 +170,7 @@ _COMMANDS = {
     "memory": _memory,
     "scale": _scale,
     "limits": _limits,
+    "timing": _timing,
     "behaviours": _behaviours,
     "forward-auth": _forward_auth,
     "observation": _observation,

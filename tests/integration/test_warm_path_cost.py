@@ -55,7 +55,8 @@ class Caller:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, secret: str) -> None:
         self._reader = reader
         self._writer = writer
-        self._secret = secret.encode()
+        self.secret = secret
+        self.port: int = writer.get_extra_info("peername")[1]
 
     async def ask(self, method: bytes, path: bytes, *lines: bytes, body: bytes = b"") -> None:
         """One request of a dozen headers, and its reply, which is the upstream's."""
@@ -64,7 +65,7 @@ class Caller:
             b"Host: api.example.com",
             b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
             *(b"Accept: application/json", b"Accept-Encoding: gzip, deflate", b"Accept-Language: en-US,en;q=0.9"),
-            *(b"Cache-Control: no-cache", b"Authorization: Bearer " + self._secret),
+            *(b"Cache-Control: no-cache", b"Authorization: Bearer " + self.secret.encode()),
             *(b"Referer: https://app.example.com/", b"Cookie: session=abcdefghijklmnop", b"X-Client: web/1.9"),
             *lines,
         ]
