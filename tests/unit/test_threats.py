@@ -25,9 +25,11 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_rows_have_names_of_their_own() -> None:
-    """No two rows share a name, and none breaks the table."""
+    """No two rows share a name, each tells all four things, and none breaks the table."""
     assert len(NAMES) == len(ROWS)
-    assert not any("|" in text or "\n" in text for row in ROWS for text in (row.name, row.attack, row.behaviour))
+    texts = [text for row in ROWS for text in (row.name, row.attacker, row.way, row.defence)]
+    assert all(texts)
+    assert not any("|" in text or "\n" in text for text in texts)
 
 
 @pytest.mark.parametrize(
