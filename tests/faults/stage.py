@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from tests.chaos.pulse import Pulse
+from tests.faults.steadiness import Steadiness
 from tests.faults.upstreams import Live, Upstream
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
@@ -60,7 +60,6 @@ class Stage:
     stand: Stand
     orders: Upstream = field(default_factory=Upstream)
     live: Live = field(default_factory=Live)
-    pulse: Pulse = field(default_factory=lambda: Pulse(bound_seconds=BOUND_SECONDS))
     nodes: list[Node] = field(default_factory=list)
     token: str = field(default="", repr=False)
     is_ruined: bool = False  # not to be used for another fault
@@ -69,6 +68,12 @@ class Stage:
     lost_requests: int = 0  # that may be missing from the books: a process was killed
     cleanups: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     books_dsn: str = field(default="", repr=False)  # where usage is read
+
+    def __post_init__(self) -> None:
+        self.steadiness = Steadiness(self._pids, bound_seconds=BOUND_SECONDS)
+
+    def _pids(self) -> list[int]:
+        return [self.stand.redis.pid, *(node.process.pid for node in self.nodes if node.process.is_running())]
 
     async def add_node(
         self,
@@ -147,11 +152,11 @@ async def stage_in(folder: Path, *, idle: int) -> AsyncIterator[Stage]:
         await stage.live.start()
         await stage.add_node()
         await stage.add_node(workers=WORKERS)
-        beating = asyncio.create_task(stage.pulse.beat_forever())
+        watching = asyncio.create_task(stage.steadiness.watch())
         try:
             yield stage
         finally:
-            beating.cancel()
+            watching.cancel()
     finally:
         for node in stage.nodes:
             await asyncio.gather(node.to_postgres.mend(), node.to_redis.mend())

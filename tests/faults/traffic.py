@@ -149,7 +149,7 @@ class Traffic:
             return
         judged = "bad" if is_bad else kind or ("cold" if asked.kind == "bad" else asked.kind)
         heard = Heard(judged, node.number, sent_at, time.monotonic(), outcome, not is_bad, story)
-        self._verdict.judge(heard, is_steady=self._stage.pulse.was_steady_since(sent_at))
+        self._verdict.judge(heard, is_steady=self._stage.steadiness.was_steady_since(sent_at))
 
     def _check(self, number: int, asked: Asked, answer: Answer) -> None:
         if answer.outcome != ADMITTED:

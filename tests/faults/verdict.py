@@ -13,6 +13,7 @@ from tests.faults.permitted import ADMITTED, CALM, REFUSED, Permitted
 
 WELL_SECONDS: Final = 1.0  # so long without anything but right answers, and all is well
 MOST_STORIES: Final = 40
+LATE: Final = frozenset({"503", "504", "sil"})  # how outcomes begin that may mean that somebody did not come to run
 GAP_SECONDS: Final = 0.3  # right answers for so long end what was one refusal to callers
 
 
@@ -111,7 +112,14 @@ class Verdict:
     def judge(self, heard: Heard, *, is_steady: bool = True) -> None:
         """Count an outcome, and note what must not be. `is_steady`: this process came to run in time."""
         self.heard[heard.kind] += 1
-        lane, is_felt = self.lanes[heard.kind, heard.node], self.is_felt(heard.sent_at, heard.heard_at)
+        is_felt = self.is_felt(heard.sent_at, heard.heard_at)
+        fault = self._fault(heard, is_felt=is_felt)
+        if fault and heard.outcome[:3] in LATE and not is_steady:
+            self.unsteady += 1
+            return
+        if fault:
+            self.violate(f"{fault}: {heard.outcome} for {heard.kind} at node {heard.node}: {heard.story}")
+        lane = self.lanes[heard.kind, heard.node]
         if is_felt:
             lane.outcomes[heard.outcome] += 1
             lane.slowest_seconds = max(lane.slowest_seconds, heard.heard_at - heard.sent_at)
@@ -119,11 +127,6 @@ class Verdict:
             lane.right(heard.heard_at)
         elif heard.kind != "live":
             lane.wrong(heard.sent_at, heard.heard_at)
-        fault = self._fault(heard, is_felt=is_felt)
-        if fault and heard.outcome.startswith("503") and not is_steady:
-            self.unsteady += 1  # too busy a machine to tell
-        elif fault:
-            self.violate(f"{fault}: {heard.outcome} for {heard.kind} at node {heard.node}: {heard.story}")
 
     def _due(self, heard: Heard) -> str:
         return ADMITTED if heard.is_good else REFUSED

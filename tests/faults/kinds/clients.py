@@ -15,6 +15,7 @@ from tests.faults.stage import HEAD_SECONDS, Node, Stage
 from tests.faults.traffic import written
 from tests.faults.upstreams import LARGE, NOBODYS
 from tests.fixtures.connections import connected
+from tests.fixtures.waiting import until
 
 PART: Final = "clients"
 LEAVING: Final = 20  # clients at once
@@ -25,7 +26,7 @@ TRICKLE_SECONDS: Final = 0.3
 PATIENCE_SECONDS: Final = 2.0  # beyond the gateway's own
 SPARE_DESCRIPTORS: Final = 3_000  # for all that is no idle connection
 OPENED_AT_ONCE: Final = 20
-OPENING_PAUSE_SECONDS: Final = 0.01
+OPENING_PAUSE_SECONDS: Final = 0.03
 
 Client = Callable[[Node, Secret], Awaitable[None]]
 
@@ -122,27 +123,50 @@ async def slowloris(stage: Stage) -> AsyncIterator[None]:
     "idle connections",
     part=PART,
     peers="clients idle",
-    what="opened over all nodes, and left alone",
+    what="spread over all nodes: each asks once, and stays",
 )
 async def idle(stage: Stage) -> AsyncIterator[None]:
     """As many as were asked for, and as this process may have descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(stage.idle, limit - SPARE_DESCRIPTORS)
     nodes, loop = itertools.cycle(stage.nodes), asyncio.get_running_loop()
-    opened: list[asyncio.Transport] = []
+    opened: list[_Idler] = []
     try:
         for number in range(count):
-            transport, _ = await loop.create_connection(asyncio.Protocol, HOST, next(nodes).process.proxy_port)
-            opened.append(transport)
+            port = next(nodes).process.proxy_port
+            opened.append((await loop.create_connection(_Idler, HOST, port))[1])
             if number % OPENED_AT_ONCE == 0:
                 await asyncio.sleep(OPENING_PAUSE_SECONDS)
+        await until(lambda: all(one.is_answered for one in opened), what="all of them to be answered")
         yield
-        closed = sum(transport.is_closing() for transport in opened)
+        closed = sum(one.is_closed for one in opened)
         if closed:
             stage.wrongs.append(f"{closed} of {count} idle connections were closed")
         stage.notes.append(f"{count:,} connections")
     finally:
-        for number, transport in enumerate(opened):
-            transport.abort()
+        for number, one in enumerate(opened):
+            one.leave()
             if number % OPENED_AT_ONCE == 0:
                 await asyncio.sleep(OPENING_PAUSE_SECONDS)
+
+
+class _Idler(asyncio.Protocol):
+    """Asks once, without a key, and stays."""
+
+    def __init__(self) -> None:
+        self.is_answered = self.is_closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(f"GET /orders/{NOBODYS} HTTP/1.1\r\nHost: api\r\n\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.is_answered = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_answered = self.is_closed = True
+
+    def leave(self) -> None:
+        """Reset."""
+        self._transport.abort()

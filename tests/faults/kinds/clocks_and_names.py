@@ -28,7 +28,8 @@ def _clock(stage: Stage) -> WrongClock:
 
 @asynccontextmanager
 async def _node_with_a_clock(stage: Stage) -> AsyncIterator[None]:
-    node = await stage.add_node(environment=_clock(stage).environment)
+    environment = {**_clock(stage).environment, "FAKETIME_NO_CACHE": "0", "FAKETIME_CACHE_DURATION": "1"}
+    node = await stage.add_node(environment=environment)
     yield
     await stage.remove_node(node)
 
