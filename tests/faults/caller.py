@@ -16,7 +16,7 @@ CONNECT_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request: an outcome in the words of permitted.py, the code of a refusal, and the JSON that came."""
+    """What came of a request: an outcome (permitted.py), the code of a refusal, and the JSON that came."""
 
     outcome: str
     code: str = ""

@@ -1,9 +1,9 @@
 """What a running process may do, changed from outside: files that cannot grow, no descriptors to be had."""
 
 import contextlib
-import os
 import resource
 import subprocess
+from pathlib import Path
 
 import psutil
 
@@ -31,11 +31,11 @@ def limit_files(pid: int, size_bytes: int | None) -> None:
 
 
 def limit_descriptors(pid: int, spare: int) -> dict[int, int]:
-    """Let each process of the family open only `spare` more than it has; what was the limit, for `restore_descriptors`."""
+    """Let each process of the family open only `spare` more than it has; the limits until now, by process."""
     before: dict[int, int] = {}
     for process in processes.family(pid):
         before[process.pid], hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        highest = max((int(name) for name in _descriptors(process.pid)), default=2)
+        highest = max((int(path.name) for path in Path(f"/proc/{process.pid}/fd").iterdir()), default=2)
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
     return before
 
@@ -53,7 +53,3 @@ def raised_descriptors() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def _descriptors(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/fd")

@@ -118,7 +118,7 @@ class Lives:
 
     def _goes_on(self, asked: "Asked", said: str, due: str) -> None:
         if said != due:
-            self._traffic.violate(f"a stream or socket says {said}, and {due} is due")
+            self._traffic.strange(said, due)
         asked.sent_at = time.monotonic()
         self._traffic.heard(self._node, asked, ADMITTED, "", kind="live")
 

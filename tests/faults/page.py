@@ -23,33 +23,36 @@ HEAD: Final = (
 )
 INTRODUCTION: Final = """# What faults do to callers
 
-This page is written by `make faults` (`python -m tests.faults`), which has done all of it to real processes: PostgreSQL, Redis, two
-nodes (the second of two workers), upstreams. [outages.md](outages.md) says what is meant to happen, and where it is decided.
+This page is written by `make faults` (`python -m tests.faults`), which has done all of it to real processes:
+PostgreSQL, Redis, two nodes (the second of two workers), upstreams. [outages.md](outages.md) says what is meant to
+happen, and where it is decided.
 
-Each fault comes alone and lasts five seconds or more, under traffic that never pauses: good keys, access tokens, bodies, keys that are looked
-up for the first time, unknown, revoked and expired ones, streams, sockets, and an operator who makes and revokes keys. Every answer
-is held against what was permitted. Whatever the fault, none of these was seen, or the page would not have been written:
+Each fault comes alone and lasts five seconds or more, under traffic that never pauses: good keys, access tokens,
+bodies, keys that are looked up for the first time, unknown, revoked and expired ones, streams, sockets, and an
+operator who makes and revokes keys. Every answer is held against what was permitted. Whatever the fault, none of
+these was seen, or the page would not have been written:
 
 * 401 or 403 for a good key;
 * an unknown, revoked or expired key at an upstream, also one that was revoked or expired meanwhile;
 * a request that an upstream has answered twice, an answer that belongs to another request, or to none;
-* a request whose answer came and that is in no usage ([metering.md](metering.md)), or one that is there twice. Those that a killed
-  worker had counted since it last wrote are the exception, and no more than those;
+* a request whose answer came and that is in no usage ([metering.md](metering.md)), or one that is there twice. Those
+  that a killed worker had counted since it last wrote are the exception, and no more than those;
 * a node that had to be restarted to be well again, or whose log shows a failure of its own code.
 
 """
 LEGEND: Final = """
-"200" alone: callers noticed nothing. *Refused for*: the longest time without a 200 for a good key; *as long as it lasts* is not more
-than the fault and a few seconds. *Callers well again*: from the moment when it was undone to the last answer that was not the due
-one. *Stores in use again*: until every process of every node used both stores, and heard of changes through Redis. Limits on the
-harness's side: a `cache.ttl_seconds` of 2, `timeouts.response` of 2, `client.head_timeout_seconds` of 2, `drain.finish_seconds` of 2,
-and no delay before the end. A full disk is a limit on the size of files (`RLIMIT_FSIZE`): whoever writes gets an error, and
-another one than of a full disk. The clock is that of one node, by libfaketime.
+"200" alone: callers noticed nothing. *Refused for*: the longest time without a 200 for a good key; *as long as it
+lasts* is not more than the fault and a few seconds. *Callers well again*: from the moment when it was undone to the
+last answer that was not the due one. *Stores in use again*: until every process of every node used both stores, and
+heard of changes through Redis. Limits on the harness's side: a `cache.ttl_seconds` of 2, `timeouts.response` of 2,
+`client.head_timeout_seconds` of 2, `drain.finish_seconds` of 2, and no delay before the end. A full disk is a limit
+on the size of files (`RLIMIT_FSIZE`): whoever writes gets an error, and another one than of a full disk. The clock is
+that of one node, by libfaketime.
 
 ## Beside others
 
-From their documentation, not from runs. "Not documented" says that nothing was found there. Where Ostiary keeps its keys in PostgreSQL and
-copies in Redis, Kong keeps them in PostgreSQL, Tyk in Redis, and Envoy asks somebody else.
+From their documentation, not from runs. "Not documented" says that nothing was found there. Where Ostiary keeps its
+keys in PostgreSQL and copies in Redis, Kong keeps them in PostgreSQL, Tyk in Redis, and Envoy asks somebody else.
 
 """
 

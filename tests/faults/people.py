@@ -1,4 +1,4 @@
-"""Who calls with what: keys that are good, keys that are not, tokens, and an operator who makes keys and revokes them."""
+"""Who calls with what: keys good and bad, tokens, and an operator who makes keys and revokes them."""
 
 import asyncio
 import contextlib

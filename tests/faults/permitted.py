@@ -35,9 +35,8 @@ class Permitted:
     """What each kind of caller may get while a fault lasts, and until all is well again.
 
     `known`: good keys that the node has in memory, and tokens; `posts`: such a key and a body (the same, if it is not
-    said); `cold`: good keys that it has to look up; `bad`: keys that are unknown, revoked or expired, where "401" stands
-    for the refusal that is due; `live`: streams and sockets that are open, which may be "cut" or not. Opening one is
-    as `known`.
+    said); `cold`: good keys that it has to look up; `bad`: keys unknown, revoked or expired, where "401" is what
+    is due; `live`: streams and sockets that are open, which may be "cut" or not. Opening one is as `known`.
     """
 
     known: frozenset[str] = frozenset({ADMITTED})

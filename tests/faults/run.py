@@ -11,7 +11,7 @@ from typing import Final
 from tests.faults.catalogue import Fault
 from tests.faults.people import People, settle
 from tests.faults.permitted import ADMITTED
-from tests.faults.stage import BOUND_SECONDS, Node, Stage
+from tests.faults.stage import BOUND_SECONDS, METERING_SECONDS, Node, Stage
 from tests.faults.traffic import PER_SECOND, Traffic
 from tests.faults.verdict import WELL_SECONDS, Verdict
 from tests.fixtures import psql
@@ -22,7 +22,8 @@ ROOM_SECONDS: Final = 8.0  # of keys that nobody has used, beyond what the pace 
 LOG_SIGNS: Final = ("Traceback", "background_task_died")
 BOOKS_SECONDS: Final = 15.0
 # What the upstream has had (docs/metering.md).
-COUNTED: Final = """SELECT coalesce(sum(requests), 0)::int FROM usage WHERE key_id = ANY($1) AND route NOT LIKE '.ostiary%'
+COUNTED: Final = """SELECT coalesce(sum(requests), 0)::int FROM usage
+    WHERE key_id = ANY($1) AND route NOT LIKE '.ostiary%'
     AND (outcome IN ('forwarded', 'cut') OR (outcome = 'client_gone' AND code <> 'unsent'))"""
 
 
@@ -89,7 +90,9 @@ async def _hurt(stage: Stage, fault: Fault, verdict: Verdict, seconds: float) ->
     deadline = undone + fault.well_within_seconds + WELL_SECONDS
     while verdict.whole_at is None or verdict.seconds_since_wrong(time.monotonic()) < WELL_SECONDS:
         if time.monotonic() > deadline:
-            verdict.violate(f"not well {fault.well_within_seconds:g} s after it was undone: {verdict.unwell()}")
+            verdict.violate(
+                "not well again", f"{fault.well_within_seconds:g} s after it was undone: {verdict.unwell()}"
+            )
             break
         await asyncio.sleep(0.05)
         if verdict.whole_at is None and await stage.is_whole():
@@ -105,7 +108,7 @@ async def _check_nodes(stage: Stage, verdict: Verdict, marks: dict[Node, int]) -
         for sign in LOG_SIGNS:
             if sign in said:
                 line = said[said.index(sign) :][:1_500]
-                verdict.violate(f"node {node.number} has logged: {line}")
+                verdict.violate("a failure of its own", f"node {node.number} has logged: {line}")
 
 
 async def _check_books(stage: Stage, people: People, traffic: Traffic, verdict: Verdict) -> None:
@@ -118,7 +121,7 @@ async def _check_books(stage: Stage, people: People, traffic: Traffic, verdict: 
         return counted >= traffic.admitted
 
     with contextlib.suppress(AssertionError):
-        await until(is_booked, seconds=3.0 if stage.lost_requests else BOOKS_SECONDS, what="the books")
+        await until(is_booked, seconds=4 * METERING_SECONDS if stage.lost_requests else BOOKS_SECONDS, what="the books")
     verdict.metered(counted, answered=traffic.admitted, received=traffic.received, lost_at_most=stage.lost_requests)
 
 
@@ -152,7 +155,8 @@ def told(seen: Seen) -> Iterable[str]:
     """What was seen, in lines for whoever watches."""
     state = "WRONG" if seen.violations else "ok"
     unsteady = f", {seen.unsteady} of them too busy to tell" if seen.unsteady else ""
-    yield f"{seen.name}: {state}, well after {seen.recovery_seconds:.2f} s, whole after {seen.whole_seconds:.2f} s, {seen.requests} answers{unsteady}"
+    wells = f"well after {seen.recovery_seconds:.2f} s, whole after {seen.whole_seconds:.2f} s"
+    yield f"{seen.name}: {state}, {wells}, {seen.requests} answers{unsteady}"
     for kind, outcomes in sorted(seen.outcomes.items()):
         others = {outcome: count for outcome, count in outcomes.items() if outcome != ADMITTED}
         yield f"    {kind}: {outcomes[ADMITTED]} x 200, {others}, longest {seen.longest_seconds[kind]:.2f} s"

@@ -1,4 +1,4 @@
-"""The whole system: stores, a wire from each node to each store, upstreams, two nodes, and more where a fault needs them."""
+"""The whole system: stores, a wire from each node to each store, upstreams, two nodes, more where one is needed."""
 
 import asyncio
 import contextlib

@@ -81,7 +81,7 @@ class Traffic:
         for caller in self._callers:
             caller.close()
             if caller.extra:
-                self._verdict.violate(f"{caller.extra} answers that nobody asked for")
+                self._verdict.violate("an answer to nothing", f"{caller.extra} of them on a connection")
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -157,7 +157,7 @@ class Traffic:
         length = 0 if asked.is_repeatable else len(BODY)
         due = {"number": number, "who": asked.secret.key_id, "length": length}
         if answer.said != due:
-            self._verdict.violate(f"request {number} of {asked.secret.key_id} was answered {answer.said}")
+            self._verdict.violate("another's answer", f"request {number} of {asked.secret.key_id}: {answer.said}")
 
     def arrived(self, number: int, who: str) -> None:
         """An upstream has a request: it was admitted, and as somebody."""
@@ -165,13 +165,13 @@ class Traffic:
         if asked is None:
             return  # a client of a fault's own
         if who != asked.secret.key_id:
-            self._verdict.violate(f"request {number} of {asked.secret.key_id} came upstream as {who}")
+            self._verdict.violate("another's name", f"request {number} of {asked.secret.key_id} upstream: {who}")
         if asked.secret.gate.forbids(asked.sent_at):
-            self._verdict.violate(f"request {number} came upstream, and its key is {asked.secret.gate.story}")
+            self._verdict.violate("a bad key came upstream", f"request {number}, {asked.secret.gate.story}")
 
-    def violate(self, story: str) -> None:
-        """Something that no fault permits."""
-        self._verdict.violate(story)
+    def strange(self, said: str, due: str) -> None:
+        """A stream or socket says something else than it should."""
+        self._verdict.violate("another's event", f"{said} in place of {due}")
 
     def somebody(self) -> Secret:
         """A key that is good all the time, or a token of one."""

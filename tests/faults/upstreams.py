@@ -91,7 +91,7 @@ async def well_once(visit: Visit) -> None:
 
 
 class Upstream:
-    """An HTTP/1.1 server on a port that stays the same, and on another with TLS. `behave` may be replaced at any time."""
+    """An HTTP/1.1 server on a port of its own, and on another with TLS. `behave` may be replaced at any time."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -165,7 +165,7 @@ async def _ended(handlers: set[asyncio.Task[None]]) -> None:
 
 
 class Live:
-    """Streams that tick, and sockets that give back what they are sent: two servers, so that neither is written here."""
+    """Streams that tick, and sockets that give back what they are sent: a server for each."""
 
     def __init__(self) -> None:
         self.on_arrival: Arrival = lambda number, who: None

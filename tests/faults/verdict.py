@@ -12,7 +12,7 @@ from typing import Final
 from tests.faults.permitted import ADMITTED, CALM, REFUSED, Permitted
 
 WELL_SECONDS: Final = 1.0  # so long without anything but right answers, and all is well
-MOST_STORIES: Final = 40
+STORIES: Final = 5  # of each kind of violation; of the others there is only the number
 LATE: Final = frozenset({"503", "504", "sil"})  # how outcomes begin that may mean that somebody did not come to run
 GAP_SECONDS: Final = 0.3  # right answers for so long end what was one refusal to callers
 
@@ -64,7 +64,7 @@ class Verdict:
         self.undone_at: float | None = None
         self.whole_at: float | None = None  # every node has every store in use again
         self.well_at: float | None = None  # and so long callers have had nothing but what is due
-        self.violations: list[str] = []
+        self.broken: defaultdict[str, list[str]] = defaultdict(list)
         self.unsteady = 0
         self.heard: Counter[str] = Counter()
         self.lanes: defaultdict[tuple[str, int], Lane] = defaultdict(Lane)
@@ -118,7 +118,7 @@ class Verdict:
             self.unsteady += 1
             return
         if fault:
-            self.violate(f"{fault}: {heard.outcome} for {heard.kind} at node {heard.node}: {heard.story}")
+            self.violate(fault, f"{heard.outcome} for {heard.kind} at node {heard.node}: {heard.story}")
         lane = self.lanes[heard.kind, heard.node]
         if is_felt:
             lane.outcomes[heard.outcome] += 1
@@ -144,22 +144,26 @@ class Verdict:
             return None
         return "not permitted while it lasts" if is_felt else "nothing was wrong"
 
-    def violate(self, story: str) -> None:
-        """Note what no fault permits, or what this one does not."""
-        if len(self.violations) < MOST_STORIES:
-            self.violations.append(story)
+    def violate(self, what: str, story: str) -> None:
+        """Note what no fault permits, or what this one does not; `what` is the kind of it."""
+        self.broken[what].append(story)
+
+    @property
+    def violations(self) -> list[str]:
+        """All of that, in words; empty where every promise was kept."""
+        told = [f"{what}: {story}" for what, stories in self.broken.items() for story in stories[:STORIES]]
+        more = [f"{what}: {len(stories)} times" for what, stories in self.broken.items() if len(stories) > STORIES]
+        return [*told, *more]
 
     # -- the upstream's and the books' side
 
     def received(self, number: int, *, times: int, answered: int, is_repeatable: bool) -> None:
         """What the upstream has had of a request. Only one that it left without a byte may come again."""
         if answered > 1 or times - answered > 1 or (times > 1 and not is_repeatable):
-            self.violate(f"request {number} came {times} times and was answered {answered} times")
+            self.violate("done twice", f"request {number} came {times} times, and was answered {answered} times")
 
     def metered(self, counted: int, *, answered: int, received: int, lost_at_most: int) -> None:
         """Requests in the books: no fewer than were answered, no more than came."""
         if not answered - lost_at_most <= counted <= received:
-            self.violate(
-                f"{counted} requests are metered, {answered} were answered and {received} received upstream;"
-                f" {lost_at_most} may be lost"
-            )
+            story = f"{counted} requests, of {answered} answered and {received} received upstream"
+            self.violate("wrong usage", f"{story}; {lost_at_most} may be lost")

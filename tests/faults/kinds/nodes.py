@@ -1,4 +1,4 @@
-"""What is done to a node itself: it ends, a worker of it is killed, it can open nothing more, its log cannot be written."""
+"""What is done to a node: it ends, a worker of it is killed, it can open nothing more, its log cannot be written."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""What upstreams do wrong. Callers are told whose fault it is; nobody is asked for a key again, nothing is asked twice."""
+"""What upstreams do wrong. Callers are told whose fault it is, and nothing is done twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
