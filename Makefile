@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test compiled test-compiled simulate chaos check lock bench bench-scale behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled simulate chaos faults check lock bench bench-scale behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -36,6 +36,9 @@ simulate: .venv/installed-dev ## the rule of docs/consistency.md in simulated ti
 CHANGES ?= 10000
 chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faults; half an hour
 	$(BIN)/python -m tests.chaos --changes $(CHANGES) $(ARGS)
+
+faults: .venv/installed-dev ## every part hurt, one at a time, under traffic: writes docs/faults.md; ten minutes, Linux
+	$(SCRATCH) $(BIN)/python -m tests.faults $(ARGS)
 
 check: .venv/installed-dev ## style, types, direction of imports, what is known to be unsafe
 	$(BIN)/ruff check .

@@ -113,12 +113,12 @@ async def _check_nodes(stage: Stage, verdict: Verdict, marks: dict[Node, int]) -
 
 async def _check_books(stage: Stage, people: People, traffic: Traffic, verdict: Verdict) -> None:
     """Every request that was answered is metered, and none twice."""
-    counted = 0
+    counted: int = 0
 
     async def is_booked() -> bool:
         nonlocal counted
         counted = await psql.value(stage.books_dsn, COUNTED, people.ids)
-        return counted >= traffic.admitted
+        return bool(counted >= traffic.admitted)
 
     with contextlib.suppress(AssertionError):
         await until(is_booked, seconds=4 * METERING_SECONDS if stage.lost_requests else BOOKS_SECONDS, what="the books")
