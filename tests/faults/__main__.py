@@ -5,12 +5,11 @@ A whole run writes docs/faults.md; one with `--only` tells what it has seen, and
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -47,7 +46,7 @@ async def _all(faults: Sequence[Fault], pace: Pace, idle: int) -> list[Seen]:
     left = list(faults)
     with tempfile.TemporaryDirectory(prefix="ostiary-faults-") as name:
         while left:
-            async with _stage(Path(name) / f"stage-{len(left)}", idle) as stage:
+            async with stage_in(Path(name) / f"stage-{len(left)}", idle=idle) as stage:
                 while left and not stage.is_ruined:
                     seen = await _played(stage, left.pop(0), pace)
                     all_seen.append(seen)
@@ -63,13 +62,6 @@ async def _played(stage: Stage, fault: Fault, pace: Pace) -> Seen:
     except (Exception, BaseExceptionGroup) as error:  # the others have their turn all the same
         traceback.print_exc()
         return unseen(fault, f"it could not be carried out: {error!r}")
-
-
-@contextlib.asynccontextmanager
-async def _stage(folder: Path, idle: int) -> AsyncIterator[Stage]:
-    folder.mkdir()
-    async with stage_in(folder, idle=idle) as stage:
-        yield stage
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

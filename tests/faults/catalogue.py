@@ -9,7 +9,7 @@ from tests.faults.permitted import CALM, Permitted
 from tests.faults.stage import Stage
 
 Hurt = Callable[[Stage], AbstractAsyncContextManager[None]]
-RECOVERY_SECONDS: Final = 10.0
+WELL_WITHIN_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Fault:
     """
 
     name: str
-    part: str
     what: str
     peers: str
     permits: Permitted
@@ -30,43 +29,22 @@ class Fault:
     setting: Hurt | None = None
     nodes: frozenset[int] | None = None
     seconds: float = 0.0
-    well_within_seconds: float = RECOVERY_SECONDS
-    note: str = ""
-
-
-ALL: Final[list[Fault]] = []
+    well_within_seconds: float = WELL_WITHIN_SECONDS
 
 
 def fault(
     name: str,
     *,
-    part: str,
     what: str,
     peers: str,
     permits: Permitted = CALM,
     setting: Hurt | None = None,
     nodes: frozenset[int] | None = None,
     seconds: float = 0.0,
-    well_within_seconds: float = RECOVERY_SECONDS,
-    note: str = "",
 ) -> Callable[[Callable[[Stage], AsyncIterator[None]]], Fault]:
-    """Make the decorated generator a fault, and one of all."""
+    """Make a fault of the decorated generator, which does it, yields while it lasts, and undoes it."""
 
     def written_down(hurt: Callable[[Stage], AsyncIterator[None]]) -> Fault:
-        made = Fault(
-            name=name,
-            part=part,
-            what=what,
-            peers=peers,
-            permits=permits,
-            hurt=asynccontextmanager(hurt),
-            setting=setting,
-            nodes=nodes,
-            seconds=seconds,
-            well_within_seconds=well_within_seconds,
-            note=note,
-        )
-        ALL.append(made)
-        return made
+        return Fault(name, what, peers, permits, asynccontextmanager(hurt), setting, nodes, seconds)
 
     return written_down

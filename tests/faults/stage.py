@@ -140,6 +140,7 @@ def merged_all(*documents: Mapping[str, Any]) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def stage_in(folder: Path, *, idle: int) -> AsyncIterator[Stage]:
     """Build it, and take it down whatever state it is in."""
+    folder.mkdir(parents=True)
     stand = Stand(folder, cache={"ttl_seconds": 2.0, "negative_ttl_seconds": 1.0, "bound_seconds": BOUND_SECONDS})
     stage = Stage(folder, idle, stand)
     try:

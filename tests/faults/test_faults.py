@@ -62,7 +62,7 @@ async def _treason(stage: Stage) -> AsyncIterator[None]:
 
 async def test_the_harness_tells_when_a_promise_is_broken(stage: Stage) -> None:
     """Each of these is reported: a good key refused, a bad one let through, another's answer, and no recovery."""
-    treason = Fault("treason", "node", "", "", CALM, _treason, well_within_seconds=0.2)
+    treason = Fault("treason", "", "", CALM, _treason, well_within_seconds=0.2)
     seen = await play(stage, treason, PACE)
     for sign in BROKEN:
         assert any(sign in story for story in seen.violations), (sign, seen.violations)

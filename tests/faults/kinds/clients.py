@@ -17,7 +17,6 @@ from tests.faults.upstreams import LARGE, NOBODYS
 from tests.fixtures.connections import connected
 from tests.fixtures.waiting import until
 
-PART: Final = "clients"
 LEAVING: Final = 20  # clients at once
 SLOW_CLIENTS: Final = 200
 UPLOAD_BYTES: Final = 1_000_000
@@ -53,9 +52,7 @@ async def _beside(stage: Stage, count: int, client: Client) -> AsyncIterator[Non
                 stage.wrongs.append(f"a client of its own: {result}")
 
 
-@fault(
-    "clients leave in upload", part=PART, peers="clients leave", what=f"{LEAVING} at a time, with half of a body sent"
-)
+@fault("clients leave in upload", peers="clients leave", what=f"{LEAVING} at a time, with half of a body sent")
 async def leave_in_upload(stage: Stage) -> AsyncIterator[None]:
     """The upstream never takes half a request for a whole one."""
 
@@ -73,9 +70,7 @@ async def leave_in_upload(stage: Stage) -> AsyncIterator[None]:
         stage.wrongs.append("half an upload was taken for a whole one")
 
 
-@fault(
-    "clients leave in download", part=PART, peers="clients leave", what=f"{LEAVING} at a time, in the middle of a reply"
-)
+@fault("clients leave in download", peers="clients leave", what=f"{LEAVING} at a time, in the middle of a reply")
 async def leave_in_download(stage: Stage) -> AsyncIterator[None]:
     """What they asked for is not read to the end for nobody."""
 
@@ -91,7 +86,6 @@ async def leave_in_download(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "slowloris",
-    part=PART,
     peers="clients slow",
     what=f"{SLOW_CLIENTS} clients who send a head byte by byte",
 )
@@ -121,7 +115,6 @@ async def slowloris(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "idle connections",
-    part=PART,
     peers="clients idle",
     what="spread over all nodes: each asks once, and stays",
 )

@@ -12,7 +12,6 @@ from tests.faults.stage import Stage
 from tests.faults.upstreams import well, well_once
 from tests.integration.threats.wrong_clock import WrongClock
 
-PART: Final = "clock and names"
 OWN: Final = 2
 STEP_SECONDS: Final = 600
 NAME: Final = "orders.faults.test"
@@ -45,7 +44,6 @@ async def _step(stage: Stage, seconds: int) -> AsyncIterator[None]:
 
 @fault(
     "clock stepped forward",
-    part=PART,
     peers="clock stepped",
     what=f"the wall clock of a node is {STEP_SECONDS // 60} minutes ahead (libfaketime), then right again",
     setting=_node_with_a_clock,
@@ -59,7 +57,6 @@ async def forward(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "clock stepped back",
-    part=PART,
     peers="clock stepped",
     what=f"the wall clock of a node is {STEP_SECONDS // 60} minutes behind, then right again",
     setting=_node_with_a_clock,
@@ -92,7 +89,6 @@ async def _node_with_a_name(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "DNS gone",
-    part=PART,
     peers="DNS gone",
     what="the name of an upstream cannot be resolved any more, and each request needs a new connection to it",
     setting=_node_with_a_name,

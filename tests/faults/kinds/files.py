@@ -17,7 +17,6 @@ from tests.faults.permitted import permitted
 from tests.faults.stage import Stage
 from tests.fixtures.waiting import until
 
-PART: Final = "files"
 FIRST, OWN = 0, 2
 LAST_YEAR: Final = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 YEAR: Final = datetime.timedelta(days=365)
@@ -31,7 +30,6 @@ def _certificate(authority: trustme.CA, *, is_expired: bool) -> trustme.LeafCert
 
 @fault(
     "configuration removed",
-    part=PART,
     peers="configuration gone",
     what="a node's file is deleted, and SIGHUP says to read it",
     nodes=frozenset({FIRST}),
@@ -86,7 +84,6 @@ secure_upstream = _Secure()
 
 @fault(
     "upstream's certificate expired",
-    part=PART,
     peers="upstream certificate",
     what="it was restarted with one that has ended",
     permits=permitted(known="200 | 502 upstream_error", cold="200 | 502 upstream_error"),
@@ -145,7 +142,6 @@ listener = _Listener()
 
 @fault(
     "listener's certificate expired",
-    part=PART,
     peers="listener certificate",
     what="new connections are shown one that has ended, and clients check it",
     permits=permitted(known="200 | unreachable", cold="200 | unreachable", bad="401 | unreachable", live="cut"),

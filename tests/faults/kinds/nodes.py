@@ -14,7 +14,6 @@ from tests.faults.stage import METERING_SECONDS, Stage
 from tests.faults.traffic import PER_SECOND
 from tests.fixtures.waiting import until
 
-PART: Final = "node"
 WRITING_SECONDS: Final = 0.5  # the moment that it takes a node to write what it has counted
 LIVES: Final = 4  # streams and sockets of a node, and those that take their places
 FIRST, SECOND = 0, 1
@@ -22,7 +21,6 @@ FIRST, SECOND = 0, 1
 
 @fault(
     "SIGTERM of a node",
-    part=PART,
     peers="process ends",
     what="one of the two, without a delay for balancers; started again",
     permits=permitted(
@@ -44,7 +42,6 @@ async def terminated(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "SIGKILL of a worker",
-    part=PART,
     peers="process killed",
     what="one of two; its supervisor starts another",
     permits=permitted(known="200 | broken | cut", cold="200 | broken | cut", bad="401 | broken | cut", live="cut"),
@@ -62,7 +59,6 @@ async def worker_killed(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "file descriptors exhausted",
-    part=PART,
     peers="descriptors exhausted",
     what="`RLIMIT_NOFILE` of a node set to what it has open",
     permits=permitted(
@@ -83,7 +79,6 @@ async def descriptors_exhausted(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "disk of the log full",
-    part=PART,
     peers="disk full",
     what="the file that a node logs to cannot grow (`RLIMIT_FSIZE`)",
     nodes=frozenset({FIRST}),

@@ -16,14 +16,13 @@ from tests.fixtures import processes
 from tests.fixtures.replica import OwnReplica
 from tests.fixtures.waiting import until
 
-PART: Final = "PostgreSQL"
 KNOWN_GO_ON: Final = permitted(cold="200 | 503 auth_unavailable", bad="401 | 503 auth_unavailable")
 BOTH_GONE: Final = permitted(
     known="200 | 503 auth_unavailable", cold="200 | 503 auth_unavailable", bad="401 | 503 auth_unavailable", live="cut"
 )
 
 
-@fault("PostgreSQL killed", part=PART, peers="store gone", what="SIGKILL, started again", permits=KNOWN_GO_ON)
+@fault("PostgreSQL killed", peers="store gone", what="SIGKILL, started again", permits=KNOWN_GO_ON)
 async def killed(stage: Stage) -> AsyncIterator[None]:
     """Connections break, new ones are refused; then it recovers from its log."""
     await asyncio.to_thread(processes.kill, stage.stand.postgres.pid)
@@ -33,7 +32,7 @@ async def killed(stage: Stage) -> AsyncIterator[None]:
         await stage.stand.repair()
 
 
-@fault("PostgreSQL paused", part=PART, peers="store gone", what="SIGSTOP: nothing is answered", permits=KNOWN_GO_ON)
+@fault("PostgreSQL paused", peers="store gone", what="SIGSTOP: nothing is answered", permits=KNOWN_GO_ON)
 async def paused(stage: Stage) -> AsyncIterator[None]:
     """Connections stand, and say nothing."""
     await asyncio.to_thread(stage.stand.postgres.pause)
@@ -43,7 +42,7 @@ async def paused(stage: Stage) -> AsyncIterator[None]:
         await asyncio.to_thread(stage.stand.postgres.resume)
 
 
-@fault("PostgreSQL read-only", part=PART, peers="store gone", what="`default_transaction_read_only`")
+@fault("PostgreSQL read-only", peers="store gone", what="`default_transaction_read_only`")
 async def read_only(stage: Stage) -> AsyncIterator[None]:
     """Nothing can be written: no key, no usage, no node's row."""
     await _set(stage, "default_transaction_read_only", "on")
@@ -66,7 +65,6 @@ async def _set(stage: Stage, name: str, value: str) -> None:
 
 @fault(
     "PostgreSQL out of connections",
-    part=PART,
     peers="store gone",
     what="others hold every connection that it has, and the nodes' are ended",
     permits=KNOWN_GO_ON,
@@ -91,7 +89,6 @@ async def out_of_connections(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "PostgreSQL's disk full",
-    part=PART,
     peers="store gone",
     what="no file may be written beyond 1 MB (`RLIMIT_FSIZE`), which it takes for a full disk: it panics; then there is"
     " room, and it is started again",
@@ -109,7 +106,6 @@ async def disk_full(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "PostgreSQL failed over",
-    part=PART,
     peers="store gone",
     what="SIGKILL; then its standby is promoted, and found at the same address",
     # As the nodes notice that it is another, they forget all they knew: a revocation may have been lost.
@@ -135,7 +131,6 @@ async def failed_over(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "Redis and PostgreSQL killed",
-    part="both",
     peers="store gone",
     what="SIGKILL, started again",
     permits=BOTH_GONE,
@@ -150,7 +145,7 @@ async def both_killed(stage: Stage) -> AsyncIterator[None]:
         await stage.stand.repair()
 
 
-@fault("Redis and PostgreSQL paused", part="both", peers="store gone", what="SIGSTOP", permits=BOTH_GONE)
+@fault("Redis and PostgreSQL paused", peers="store gone", what="SIGSTOP", permits=BOTH_GONE)
 async def both_paused(stage: Stage) -> AsyncIterator[None]:
     """The same, and every connection stands."""
     await asyncio.to_thread(stage.stand.redis.pause)

@@ -9,11 +9,10 @@ from tests.faults.stage import Stage
 from tests.fixtures import processes
 from tests.fixtures.ports import free_port
 
-PART: Final = "Redis"
 SLOW_SECONDS: Final = 5.0
 
 
-@fault("Redis killed", part=PART, peers="cache gone", what="SIGKILL, started again empty-handed")
+@fault("Redis killed", peers="cache gone", what="SIGKILL, started again empty-handed")
 async def killed(stage: Stage) -> AsyncIterator[None]:
     """Its connections break, new ones are refused."""
     await asyncio.to_thread(processes.kill, stage.stand.redis.pid)
@@ -23,7 +22,7 @@ async def killed(stage: Stage) -> AsyncIterator[None]:
         await stage.stand.repair()
 
 
-@fault("Redis paused", part=PART, peers="cache frozen", what="SIGSTOP: connections stand, nothing is answered")
+@fault("Redis paused", peers="cache frozen", what="SIGSTOP: connections stand, nothing is answered")
 async def paused(stage: Stage) -> AsyncIterator[None]:
     """It is there and says nothing."""
     await asyncio.to_thread(stage.stand.redis.pause)
@@ -33,7 +32,7 @@ async def paused(stage: Stage) -> AsyncIterator[None]:
         await asyncio.to_thread(stage.stand.redis.resume)
 
 
-@fault("Redis flushed", part=PART, peers="cache emptied", what="FLUSHALL")
+@fault("Redis flushed", peers="cache emptied", what="FLUSHALL")
 async def flushed(stage: Stage) -> AsyncIterator[None]:
     """All entries are gone, and so are the counts of limits."""
     async with stage.redis() as client:
@@ -41,7 +40,7 @@ async def flushed(stage: Stage) -> AsyncIterator[None]:
     yield
 
 
-@fault("Redis full", part=PART, peers="cache gone", what="`maxmemory 1`, `noeviction`: every write is refused")
+@fault("Redis full", peers="cache gone", what="`maxmemory 1`, `noeviction`: every write is refused")
 async def full(stage: Stage) -> AsyncIterator[None]:
     """It answers reads."""
     async with stage.redis() as client:
@@ -52,7 +51,7 @@ async def full(stage: Stage) -> AsyncIterator[None]:
             await client.config_set("maxmemory", "0")
 
 
-@fault("Redis read-only", part=PART, peers="cache gone", what="made the replica of a server that is not there")
+@fault("Redis read-only", peers="cache gone", what="made the replica of a server that is not there")
 async def read_only(stage: Stage) -> AsyncIterator[None]:
     """It answers reads, with what it had."""
     async with stage.redis() as client:
@@ -63,7 +62,7 @@ async def read_only(stage: Stage) -> AsyncIterator[None]:
             await client.replicaof("NO", "ONE")
 
 
-@fault("Redis answers garbage", part=PART, peers="cache gone", what="noise of the same length in place of every reply")
+@fault("Redis answers garbage", peers="cache gone", what="noise of the same length in place of every reply")
 async def garbage(stage: Stage) -> AsyncIterator[None]:
     """On connections that stand, and on new ones."""
     _lie(stage, True)
@@ -80,7 +79,6 @@ def _lie(stage: Stage, is_lying: bool) -> None:
 
 @fault(
     "Redis slow",
-    part=PART,
     peers="cache frozen",
     what=f"every reply {SLOW_SECONDS:g} s late",
     seconds=SLOW_SECONDS + 2,

@@ -9,7 +9,6 @@ from tests.faults.permitted import permitted
 from tests.faults.stage import RESPONSE_SECONDS, Stage
 from tests.faults.upstreams import Behaviour, Visit, well
 
-PART: Final = "upstream"
 NONSENSE: Final = b"\x00\xffHTTP/9.9 two hundred\r\n\r\n"
 TRICKLE_SECONDS: Final = 0.02
 ANY_FAILURE: Final = "200 | 502 upstream_error"
@@ -25,7 +24,6 @@ async def _behaving(stage: Stage, behaviour: Behaviour) -> AsyncIterator[None]:
 
 @fault(
     "upstream slow",
-    part=PART,
     peers="upstream slow",
     what=f"no answer within `timeouts.response` ({RESPONSE_SECONDS:g} s here)",
     permits=permitted(known="200 | 504 upstream_timeout", cold="200 | 504 upstream_timeout"),
@@ -42,7 +40,6 @@ async def slow(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "upstream resets in mid-reply",
-    part=PART,
     peers="upstream breaks off",
     what="half of the answer, then RST",
     permits=permitted(known="200 | cut", cold="200 | cut"),
@@ -62,7 +59,6 @@ async def resets(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "upstream closes on reuse",
-    part=PART,
     peers="upstream closes on reuse",
     what="a kept connection is reset as the next request comes on it",
     permits=permitted(posts=ANY_FAILURE),
@@ -80,7 +76,7 @@ async def closes_on_reuse(stage: Stage) -> AsyncIterator[None]:
         yield
 
 
-@fault("upstream trickles", part=PART, peers="upstream slow", what="its answers come byte by byte")
+@fault("upstream trickles", peers="upstream slow", what="its answers come byte by byte")
 async def trickles(stage: Stage) -> AsyncIterator[None]:
     """Slow, and whole in the end."""
 
@@ -96,7 +92,6 @@ async def trickles(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "upstream answers nonsense",
-    part=PART,
     peers="upstream breaks off",
     what="bytes that are no HTTP",
     permits=permitted(known=ANY_FAILURE, cold=ANY_FAILURE),
@@ -114,7 +109,6 @@ async def nonsense(stage: Stage) -> AsyncIterator[None]:
 
 @fault(
     "upstream gone",
-    part=PART,
     peers="upstream breaks off",
     what="its port refuses connections, those that stood are broken",
     permits=permitted(known=ANY_FAILURE, cold=ANY_FAILURE),
