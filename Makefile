@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-.PHONY: run test compiled test-compiled simulate chaos faults check lock bench bench-scale behaviours conformance autobahn fuzz clean
+.PHONY: run test compiled test-compiled simulate chaos faults soak check lock bench bench-scale behaviours conformance autobahn fuzz clean
 
 run: .venv/installed-run ## a gateway with everything it needs, and a key to try it
 	@exec $(BIN)/ostiary up $(ARGS)
@@ -39,6 +39,9 @@ chaos: .venv/installed-dev ## the promise of docs/consistency.md under real faul
 
 faults: .venv/installed-dev ## every part hurt, one at a time, under traffic: writes docs/faults.md; ten minutes, Linux
 	$(SCRATCH) $(BIN)/python -m tests.faults $(ARGS)
+
+soak: .venv/installed-dev ## half an hour of everything at once; nothing may stay behind
+	$(BIN)/python -m tests.soak $(ARGS)
 
 check: .venv/installed-dev ## style, types, direction of imports, what is known to be unsafe
 	$(BIN)/ruff check .

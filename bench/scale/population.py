@@ -1,6 +1,7 @@
 """Millions of keys in PostgreSQL, as an installation has them whose keys were made long ago."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -86,6 +87,7 @@ class Population:
                 for statement in _GROW:
                     await connection.execute(statement.format(**values), timeout=_SECONDS)
                 self.keys = end
+                print(f"{end:,} keys inserted", file=sys.stderr, flush=True)
             grown = time.monotonic() - began
             await connection.execute("VACUUM ANALYZE", timeout=_SECONDS)
             await connection.execute("CHECKPOINT", timeout=_SECONDS)

@@ -54,7 +54,7 @@ class Stage:
         """How many connections PostgreSQL and Redis have now."""
         ports = [int(url.rpartition(":")[2].partition("/")[0]) for url in (self.dsn, self.redis_url)]
         ends = [end.laddr for end in psutil.net_connections("tcp") if end.status == psutil.CONN_ESTABLISHED]
-        postgres, redis = (sum(end[1] == port for end in ends) for port in ports)
+        postgres, redis = (sum(end[1:] == (port,) for end in ends) for port in ports)
         return postgres, redis
 
 
