@@ -17,7 +17,7 @@ from bench.scale import connections, crowd, fleet, tenants, tiers
 from bench.scale.population import steps_to
 from bench.scale.stage import Stage
 
-PARTS = ("tiers", "tenants", "connections", "fleet", "crowd")
+PARTS = ("process", "redis", "postgres", "tenants", "connections", "fleet", "crowd")
 CONNECTIONS = (10_000, 50_000)
 _FIRST_KEYS = 10_000
 _FIRST_HELD = 1_000
@@ -47,24 +47,33 @@ def run(cores: Cores, sizes: Sizes) -> str:
     with Workshop() as workshop:
         stage = Stage(workshop, cores)
         in_postgres = [uvloop.run(_grown(stage, keys)) for keys in steps_to(sizes.keys, _FIRST_KEYS)]
-        if "tiers" in sizes.parts:
-            _write("tiers", _tiers(stage, sizes, in_postgres))
+        if "process" in sizes.parts:  # first, while this one is small: what grows then is theirs
+            _tell(f"{sizes.held:,} keys in the process")
+            _write("process", uvloop.run(tiers.in_process(stage.dsn, steps_to(sizes.held, _FIRST_HELD))))
+        if "postgres" in sizes.parts:
+            stage.population.forget_pages()
+            in_postgres.append(uvloop.run(tiers.in_postgres(stage.population, "disk")))
+            _write("postgres", in_postgres)
+        if "redis" in sizes.parts:
+            _tell(f"{sizes.entries:,} entries in Redis")
+            steps = steps_to(sizes.entries, _FIRST_KEYS)
+            _write("redis", uvloop.run(tiers.in_redis(stage.redis_url, stage.dsn, steps)))
         if "tenants" in sizes.parts:
             _tell("tenants")
-            _write("tenants", [tenants.measure(stage)])
+            _write("tenants", tenants.measure(stage))
         if "fleet" in sizes.parts:
             _tell("nodes")
-            _write("fleet", [fleet.measure(stage)])
+            _write("fleet", fleet.measure(stage))
         if "crowd" in sizes.parts:
             _tell("many nodes in one process")
-            _write("crowd", [uvloop.run(crowd.measure(stage))])
+            _write("crowd", uvloop.run(crowd.measure(stage)))
         if "connections" in sizes.parts:
             secret = asyncio.run(stage.population.adopt(stage.population.take(1)))[0]
             rows = []
             for count in CONNECTIONS:
                 _tell(f"{count:,} connections")
                 rows.append(connections.measure(stage, count, secret))
-            _write("connections", [rows])
+            _write("connections", rows)
     return _overview()
 
 
@@ -74,28 +83,11 @@ async def _grown(stage: Stage, keys: int) -> tiers.Rows:
     return await tiers.in_postgres(stage.population, "memory")
 
 
-def _tiers(stage: Stage, sizes: Sizes, in_postgres: list[tiers.Rows]) -> list[Sequence[_Row]]:
-    _tell(f"{sizes.held:,} keys in the process")  # first, while it is small: what grows then is theirs
-    in_process = uvloop.run(tiers.in_process(stage.dsn, steps_to(sizes.held, _FIRST_HELD)))
-    stage.population.forget_pages()
-    in_postgres.append(uvloop.run(tiers.in_postgres(stage.population, "disk")))
-    _tell(f"{sizes.entries:,} entries in Redis")
-    in_redis = uvloop.run(tiers.in_redis(stage.redis_url, stage.dsn, steps_to(sizes.entries, _FIRST_KEYS)))
-    return [in_process, in_redis, in_postgres]
-
-
-def _write(part: str, tables: list[Sequence[_Row]]) -> None:
-    text = "\n\n".join(
-        report.markdown(
-            [
-                list(rows[0].HEADER),
-                ["---", *["---:"] * (len(rows[0].HEADER) - 1)],
-                *(row.cells() for row in rows),
-            ]
-        )
-        for rows in tables
-    )
-    report.write(f"scale/{part}", text, {"rows": [asdict(row) for rows in tables for row in rows]})  # type: ignore[call-overload]
+def _write(part: str, rows: Sequence[_Row]) -> None:
+    header = rows[0].HEADER
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    text = report.markdown([list(header), rule, *(row.cells() for row in rows)])
+    report.write(f"scale/{part}", text, {"rows": [asdict(row) for row in rows]})  # type: ignore[call-overload]
     _tell(f"\n{text}\n")
 
 
