@@ -17,7 +17,7 @@ MIB: Final = 2**20
 COUNT_TOLERANCE: Final = 10  # a pool has some connections more or less from moment to moment
 MEMORY_TOLERANCE: Final = 0.1  # of what there was after the warm-up, by the slope over all later rests
 LEAST_RESTS: Final = 4  # for a slope
-_TELLING_SECONDS: Final = 10.0
+_TELLING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
