@@ -9,11 +9,11 @@ of reading:
     verdict.py     what an answer says, held against what was permitted: the checker, pure
     caller.py      a connection that notices every lost, strange and second answer
     upstreams.py   what is behind the gateway: it counts, and may be told to misbehave
-    stage.py       stores, wires, upstreams and nodes
+    stage.py       stores, wires, upstreams and nodes; steadiness.py tells whether the machine lets them run
     people.py      keys good and bad, and the operator
     traffic.py     who asks what; live.py has those whose connection stays
     catalogue.py   how a fault is written down
-    kinds/         the faults
+    kinds/         the faults; limits.py takes disk and descriptors from a process
     run.py         one fault: calm, hurt, undone, well again, calm
     page.py        docs/faults.md: peers.json says what others do
 """

@@ -123,13 +123,16 @@ def _rounded(seconds: float) -> str:
 # -- what others do
 
 
-def peers_said() -> dict[str, dict[str, tuple[str, str] | None]]:
-    document: dict[str, dict[str, tuple[str, str] | None]] = json.loads(PEERS_FILE.read_text())
+def peers_said() -> dict[str, dict[str, list[str] | None]]:
+    document: dict[str, dict[str, list[str] | None]] = json.loads(PEERS_FILE.read_text())
     return document
 
 
 def _peer(name: str, said: Sequence[str] | None) -> str:
-    return UNDOCUMENTED if said is None else f"{said[0]} ([{name}]({said[1]}))"
+    if said is None:
+        return UNDOCUMENTED
+    text, *sources = said
+    return f"{text} ({', '.join(f'[{name}]({source})' for source in sources)})"
 
 
 def _faults_of(peers: str) -> str:

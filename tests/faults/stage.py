@@ -12,6 +12,7 @@ import redis.asyncio
 
 from tests.faults.steadiness import Steadiness
 from tests.faults.upstreams import Live, Upstream
+from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess, merged, operator_token
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY
 from tests.fixtures.stand import Stand
@@ -106,17 +107,18 @@ class Stage:
         await node.process.stop()
         await asyncio.gather(node.to_postgres.stop(), node.to_redis.stop())
 
-    async def is_whole(self) -> bool:
-        """Whether every process of every node has both stores in use, and hears of changes through Redis."""
+    async def unused(self) -> set[tuple[str, str]]:
+        """The nodes that say of a store that it does not answer, or do not all hear of changes through Redis."""
         async with self.redis() as client:
             heard = dict(await client.pubsub_numsub(*await client.pubsub_channels()))
-        if sum(heard.values()) < sum(node.workers for node in self.nodes):
-            return False
-        stores = [(node, store) for node in self.nodes for store in ("redis", "postgres")]
-        ups = [
-            await self.stand.sample(node.process, "ostiary_dependency_up", dependency=store) for node, store in stores
-        ]
-        return all(up == 1 for up in ups)
+        wanted = sum(node.workers for node in self.nodes)
+        found = {("some node", "subscription")} if sum(heard.values()) < wanted else set()
+        for node in self.nodes:
+            samples = await scraped(node.process)
+            for store in ("redis", "postgres"):
+                if samples.sum("ostiary_dependency_up", dependency=store) != 1:
+                    found.add((f"node {node.number}", store))
+        return found
 
     async def execute(self, statement: str, *arguments: object) -> None:
         """One statement in Postgres, past all wires."""
