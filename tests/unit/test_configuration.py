@@ -7,7 +7,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 import typer
 import yaml
@@ -501,7 +500,6 @@ async def test_every_refusal_is_a_sentence() -> None:
         assert "is not acceptable" not in str(caught.value)
 
 
-@hypothesis.settings(deadline=None)
 @given(st.binary(max_size=200))
 async def test_garbage_never_crashes(content: bytes) -> None:
     """Any bytes are settings or a ConfigurationError."""
@@ -518,7 +516,6 @@ _TREES = st.recursive(
 )
 
 
-@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(_NAMES, _TREES, max_size=6))
 async def test_garbage_in_yaml_never_crashes(tree: dict[str, Any]) -> None:
     """Any YAML that lacks a Postgres is a ConfigurationError with a mistake in it."""

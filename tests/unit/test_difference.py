@@ -6,7 +6,6 @@ import types
 from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin
 
-import hypothesis
 import pytest
 import yaml
 from hypothesis import given
@@ -378,7 +377,6 @@ def document_of(routes: list[dict[str, Any]]) -> dict[str, Any]:
     return {**BASE, "routes": kept}
 
 
-@hypothesis.settings(deadline=None)
 @given(ROUTES, ROUTES)
 def test_only_what_differs_is_told(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     """A configuration against itself, in any order, says nothing; against another, something, unless it is the same."""

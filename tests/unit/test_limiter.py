@@ -65,7 +65,7 @@ HISTORY = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=st.sampled_from([3, 10, 60, 400]), history=HISTORY, is_exact=st.booleans())
 def test_nodes_together_stay_within_the_bound(count: int, history: Any, is_exact: bool) -> None:
     """In no interval is more let through than burst, rate and the leases that were out; nothing more if exact. R291."""

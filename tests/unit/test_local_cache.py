@@ -157,4 +157,4 @@ def index_of(items: Iterable[tuple[bytes, Value]]) -> dict[str, set[bytes]]:
 
 
 TestCacheAgainstModel = CacheAgainstModel.TestCase
-TestCacheAgainstModel.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestCacheAgainstModel.settings = settings(max_examples=150, stateful_step_count=50)

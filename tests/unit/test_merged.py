@@ -78,7 +78,6 @@ def of_all(processes: Sequence[Metrics]) -> str:
     return page([told(metrics) for metrics in processes])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), EVENTS), max_size=60))
 def test_counting_apart_and_adding_is_counting_together(events: list[tuple[int, Event]]) -> None:
     """Whoever of four processes sees an event: counters and histograms of all are those of one process. R079."""
@@ -89,7 +88,6 @@ def test_counting_apart_and_adding_is_counting_together(events: list[tuple[int, 
     assert samples(of_all(apart)) == pytest.approx(samples(together.exposition().decode()))
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 2), EVENTS), st.tuples(st.integers(0, 2), st.just("dies")))))
 def test_counters_never_fall(events: list[tuple[int, Any]]) -> None:
     """Processes that end leave what they have counted; others take their place and begin at nothing."""
@@ -178,7 +176,7 @@ def test_the_latest_exemplar_is_shown() -> None:
         ]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(EVENTS, max_size=20))
 def test_a_page_says_what_the_registry_holds(events: list[Event]) -> None:
     """Our own writer and the library's tell the same, in both formats, however often they are asked."""

@@ -44,7 +44,7 @@ ACT = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1_000), acts=st.lists(ACT, min_size=5, max_size=40))
 def test_no_script_ends_in_a_stale_decision(seed: int, acts: list[tuple[str, int, float]]) -> None:
     """The same over scripts of faults that Hypothesis writes, and shortens where one fails. R243."""
