@@ -122,7 +122,8 @@ class Finished:
 
 def cpu_seconds_of(root: int) -> float:
     """Return what a process that is not ours, and its descendants, have used so far."""
-    used = 0
+    ticks = sum(map(int, _stat_fields(root)[13:15]))  # of those children that have ended
+    used = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     for pid in family(root):
         # Of many processes that do little each, the clock ticks of their `stat` would round most of it away.
         with contextlib.suppress(FileNotFoundError):  # one that has just ended
