@@ -30,13 +30,14 @@ def limit_files(pid: int, size_bytes: int | None) -> None:
             )
 
 
-def limit_descriptors(pid: int, spare: int) -> dict[int, int]:
-    """Let each process of the family open only `spare` more than it has; the limits until now, by process."""
+def limit_descriptors(pid: int) -> dict[int, int]:
+    """Let no process of the family open anything more; what is open stays. The limits until now, by process."""
     before: dict[int, int] = {}
     for process in processes.family(pid):
         before[process.pid], hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        highest = max((int(path.name) for path in Path(f"/proc/{process.pid}/fd").iterdir()), default=2)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (highest + 1 + spare, hard))
+        taken = {int(path.name) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+        lowest_free = next(number for number in range(len(taken) + 1) if number not in taken)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (lowest_free, hard))
     return before
 
 

@@ -123,11 +123,11 @@ async def idle(stage: Stage) -> AsyncIterator[None]:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(stage.idle, limit - SPARE_DESCRIPTORS)
     nodes, loop = itertools.cycle(stage.nodes), asyncio.get_running_loop()
-    opened: list[_Idler] = []
+    opened: list[Idler] = []
     try:
         for number in range(count):
             port = next(nodes).process.proxy_port
-            opened.append((await loop.create_connection(_Idler, HOST, port))[1])
+            opened.append((await loop.create_connection(Idler, HOST, port))[1])
             if number % OPENED_AT_ONCE == 0:
                 await asyncio.sleep(OPENING_PAUSE_SECONDS)
         await until(lambda: all(one.is_answered for one in opened), what="all of them to be answered")
@@ -143,7 +143,7 @@ async def idle(stage: Stage) -> AsyncIterator[None]:
                 await asyncio.sleep(OPENING_PAUSE_SECONDS)
 
 
-class _Idler(asyncio.Protocol):
+class Idler(asyncio.Protocol):
     """Asks once, without a key, and stays."""
 
     def __init__(self) -> None:

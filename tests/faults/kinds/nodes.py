@@ -7,14 +7,18 @@ from typing import Final
 
 import psutil
 
+from gateway.embedded.server_process import HOST
 from tests.faults import limits
 from tests.faults.catalogue import fault
+from tests.faults.kinds.clients import Idler
 from tests.faults.permitted import permitted
 from tests.faults.stage import METERING_SECONDS, Stage
 from tests.faults.traffic import PER_SECOND
 from tests.fixtures.waiting import until
 
 WRITING_SECONDS: Final = 0.5  # the moment that it takes a node to write what it has counted
+CROWD: Final = 20  # clients for whom a node has no descriptors: they take whatever another leaves
+AGAIN_SECONDS: Final = 0.02
 LIVES: Final = 4  # streams and sockets of a node, and those that take their places
 FIRST, SECOND = 0, 1
 
@@ -60,7 +64,7 @@ async def worker_killed(stage: Stage) -> AsyncIterator[None]:
 @fault(
     "file descriptors exhausted",
     peers="descriptors exhausted",
-    what="`RLIMIT_NOFILE` of a node set to what it has open",
+    what="`RLIMIT_NOFILE` of a node lowered until it can open nothing, and 20 more clients want a connection",
     permits=permitted(
         known="200 | unreachable | broken | silent | 502 upstream_error | 503 auth_unavailable",
         cold="200 | unreachable | broken | silent | 502 upstream_error | 503 auth_unavailable",
@@ -69,12 +73,28 @@ async def worker_killed(stage: Stage) -> AsyncIterator[None]:
     nodes=frozenset({FIRST}),
 )
 async def descriptors_exhausted(stage: Stage) -> AsyncIterator[None]:
-    """New connections wait; those that stand go on."""
-    before = limits.limit_descriptors(stage.nodes[FIRST].process.pid, spare=0)
+    """New connections are closed as they come; those that stand go on."""
+    node = stage.nodes[FIRST].process
+    before = limits.limit_descriptors(node.pid)
+    crowding = [asyncio.create_task(_crowd(node.proxy_port)) for _ in range(CROWD)]
     try:
         yield
     finally:
         limits.restore_descriptors(before)
+        for task in crowding:
+            task.cancel()
+        await asyncio.gather(*crowding, return_exceptions=True)
+
+
+async def _crowd(port: int) -> None:
+    """A client who wants a connection, and comes back whenever there is none to be had."""
+    while True:
+        _, one = await asyncio.get_running_loop().create_connection(Idler, HOST, port)
+        try:
+            while not one.is_closed:
+                await asyncio.sleep(AGAIN_SECONDS)
+        finally:
+            one.leave()
 
 
 @fault(
