@@ -15,7 +15,7 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "faults.md"
 PEERS_FILE: Final = Path(__file__).with_name("peers.json")
 PEERS: Final = {"kong": "Kong", "envoy": "Envoy", "tyk": "Tyk"}
 UNDOCUMENTED: Final = "not documented"
-STEPS_SECONDS: Final = (0.25, 1.0, 3.0, 5.0, 10.0, 20.0)
+STEPS_SECONDS: Final = (1.0, 3.0, 10.0, 20.0)
 GOOD_KINDS: Final = ("known", "token", "post", "cold", "made", "opening")
 HEAD: Final = (
     *("fault", "good key, known to the node", "good key, looked up", "bad key", "streams and sockets"),
@@ -110,12 +110,12 @@ def _word(outcome: str) -> str:
 
 
 def _longest(seconds: float, lasted_seconds: float) -> str:
+    if seconds == 0.0:
+        return "-"
     return "as long as it lasts" if seconds > 0.7 * lasted_seconds else _rounded(seconds)
 
 
 def _rounded(seconds: float) -> str:
-    if seconds == 0.0:
-        return "-"
     step = next((step for step in STEPS_SECONDS if seconds <= step), None)
     return f"{seconds:.0f} s" if step is None else f"< {step:g} s"
 
