@@ -293,7 +293,7 @@ class ClientSettings(_Model):
     body_limit_bytes: values.Whole | None = None
     """The body of a request, where its route sets no limit; more is answered 413. Null means no limit."""
     head_timeout_seconds: values.Seconds = 10
-    """From the first byte of a request to the end of its headers; later is answered 408."""
+    """From a request's first byte to the end of its headers, later is 408; a new connection is silent no longer."""
     body_timeout_seconds: values.Seconds = 30
     """Between two pieces of a request's body; later is answered 408."""
     idle_timeout_seconds: values.Seconds = 75
