@@ -73,7 +73,7 @@ def run(cores: Cores, sizes: Sizes) -> str:
             for count in CONNECTIONS:
                 _tell(f"{count:,} connections")
                 rows.append(connections.measure(stage, count, secret))
-            _write("connections", rows)
+                _write("connections", rows)
     return _overview()
 
 

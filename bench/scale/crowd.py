@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench.scale.fleet import process_cpu
 from bench.scale.stage import Stage
-from bench.scale.tiers import ENVIRONMENT, Times
+from bench.scale.tiers import ENVIRONMENT, Times, timed
 from gateway.clock import SystemClock
 from gateway.consistency.confirmation import Propagator, RevocationPending
 from gateway.consistency.feed import Feed
@@ -44,6 +44,7 @@ class Crowd:
     postgres_share: float
     redis_share: float
     own_share: float
+    roll_call: Times
     change: Times
     pending: int
     postgres_ms: float
@@ -56,6 +57,8 @@ class Crowd:
         "idle: PostgreSQL, share of a core",
         "Redis",
         "all nodes",
+        "list of nodes read, p50 ms",
+        "p99",
         "change confirmed, p50 ms",
         "p99",
         "not within the bound",
@@ -70,6 +73,7 @@ class Crowd:
             f"{self.nodes:,}",
             f"{self.fresh:,}",
             *(f"{share:.1%}" for share in (self.postgres_share, self.redis_share, self.own_share)),
+            *self.roll_call.cells(),
             *self.change.cells(),
             str(self.pending),
             *(f"{value:.1f}" for value in (self.postgres_ms, self.redis_ms, self.own_ms)),
@@ -102,6 +106,7 @@ async def _measured(stage: Stage, members: Sequence[_Member], keys: range) -> Cr
     seconds = time.monotonic() - began
     idle, own_idle = stage.used().since(used), process_cpu() - own
     fresh = sum(member.feed.view.is_fresh for member in members)
+    roll_call = await timed([lambda: members[0].revisions.nodes(ENVIRONMENT)] * CHANGES)
     used, own = stage.used(), process_cpu()
     began = time.monotonic()
     answers, pending = await _changed(members[0], keys)
@@ -117,6 +122,7 @@ async def _measured(stage: Stage, members: Sequence[_Member], keys: range) -> Cr
         idle.postgres / seconds,
         idle.redis / seconds,
         own_idle / seconds,
+        roll_call,
         Times.of(answers),
         pending,
         a_change(changed.postgres, idle.postgres),
