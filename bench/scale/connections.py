@@ -74,7 +74,7 @@ def measure(stage: Stage, count: int, secret: str) -> Idle:
     began = time.monotonic()
     holders = []
     for number in range(shares):
-        order = {"port": node.port, "count": count // shares, "net": 1 + number, "head": head.decode()}
+        order = {"port": node.port, "count": (count + number) // shares, "net": 1 + number, "head": head.decode()}
         holders.append(Beside(stage.cores.load, [sys.executable, "-m", "bench.scale.holder"], json.dumps(order)))
     held = 0
     try:

@@ -24,7 +24,7 @@ _TELLING_SECONDS: Final = 60.0
 class Holdings:
     """Of one node, its supervisor and workers together; connections by who is at the other end."""
 
-    memory_mib: float  # PSS: what is shared counts once
+    memory_mib: float  # of its own: what is shared with others depends on how many those are
     descriptors: int
     threads: int
     tasks: int
@@ -52,7 +52,7 @@ async def held(pid: int, ports: Mapping[str, int], folder: Path) -> Holdings:
             if (name := far if near is None else near) is not None:
                 counted[name] += 1
     return Holdings(
-        memory_mib=sum(process.memory_full_info().pss for process in family) / MIB,
+        memory_mib=sum(process.memory_full_info().uss for process in family) / MIB,
         descriptors=sum(process.num_fds() for process in family),
         threads=sum(process.num_threads() for process in family),
         tasks=sum(await asyncio.gather(*(_tasks(process, folder) for process in family))),

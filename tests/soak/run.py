@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.auth.admission import NEGATIVE_ENTRIES
 from tests.soak.changes import Changes
 from tests.soak.holdings import Holdings, complaints
 from tests.soak.ring import Ring
@@ -47,6 +48,7 @@ async def run(folder: Path, *, minutes: float, per_second: float) -> Report:
         changes = Changes(world, ring)
         await changes.stock()
         traffic = Traffic([node.proxy_port for node in world.nodes.values()], ring, per_second=per_second)
+        await traffic.flood(NEGATIVE_ENTRIES)
         report.rests = {name: [] for name in world.nodes}
         for number in range(1, ROUNDS + 1):
             report.events += await _round(world, traffic, changes, minutes * 60 / ROUNDS)

@@ -50,6 +50,18 @@ class Traffic:
             kinds = [self._short] * CALLERS + [self._stream] * STREAMS + [self._socket] * SOCKETS
             self._tasks += [asyncio.create_task(self._repeat(kind, port)) for kind in kinds]
 
+    async def flood(self, count: int) -> None:
+        """Send each node so many unknown keys: as many as it remembers, so that more of them add nothing later."""
+
+        async def some(port: int) -> None:
+            async with connected(port) as streams:
+                client = Client(*streams)
+                for _ in range(count // CALLERS):
+                    head = f"GET /public HTTP/1.1\r\nHost: gw.test\r\nX-Api-Key: {_UNKNOWN.generate()}\r\n\r\n"
+                    self._judge("unknown key", await client.ask(head.encode()), 401)
+
+        await asyncio.gather(*(some(port) for port in self._ports for _ in range(CALLERS)))
+
     async def stop(self) -> None:
         """End, with every connection closed."""
         for task in self._tasks:

@@ -135,7 +135,7 @@ async def world_in(folder: Path) -> AsyncIterator[World]:
                     "environment": ENVIRONMENT,
                     "postgres": {"dsn": postgres.dsn},
                     "redis": {"url": redis.url},
-                    "cache": {"local_entries": 1_000},
+                    "cache": {"local_entries": 200},  # full after the first round
                     "keys": {"max_per_user": 1_000},
                     "tokens": {"issuer": ISSUER, "audience": AUDIENCE, "sealing_key": SEALING_KEY},
                     "upstreams": {"orders": {"targets": [url], "timeouts": {"idle": IDLE_SECONDS}}},
