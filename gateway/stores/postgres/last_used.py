@@ -11,10 +11,10 @@ RETIRED_INTERVAL_SECONDS = 10.0  # between two writes about a retired secret; be
 # The first use of a secret is always written, and the first one after its retirement: who has rotated waits for them.
 _KEYS = """
     UPDATE api_keys SET
-        last_used_at = clock_timestamp(),
-        secret_first_used_at = CASE WHEN secret_id = ANY($2) THEN coalesce(secret_first_used_at, clock_timestamp())
+        last_used_at = statement_timestamp(),
+        secret_first_used_at = CASE WHEN secret_id = ANY($2) THEN coalesce(secret_first_used_at, statement_timestamp())
             ELSE secret_first_used_at END,
-        secret_last_used_at = CASE WHEN secret_id = ANY($2) THEN clock_timestamp() ELSE secret_last_used_at END
+        secret_last_used_at = CASE WHEN secret_id = ANY($2) THEN statement_timestamp() ELSE secret_last_used_at END
     WHERE id IN (
         SELECT id FROM api_keys
         WHERE id = ANY($1) AND (
