@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import web
+from aiohttp import web, web_app
 
 from gateway.errors import GatewayError
 from gateway.settings import Address, Listen
@@ -120,6 +120,7 @@ class Listeners:
     async def add(self, runner: web.BaseRunner, place: Place, sites_of: SitesOf) -> None:
         """Have a runner serve at a place."""
         self._listeners.append((place, runner, sites_of))
+        self._stack.callback(_forget_handlers)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
 
@@ -163,6 +164,15 @@ class Listeners:
                 await site.stop()
         for sockets in self._given:  # whoever comes is refused, if this was the last to hold them
             _close(sockets)
+
+
+def _forget_handlers() -> None:
+    """Have aiohttp let go of those that have ended.
+
+    It keeps the last 1,024 handlers that were called through middlewares, and with each its application and all that
+    is behind it: of a gateway that was replaced, every cache.
+    """
+    web_app._cached_build_middleware.cache_clear()
 
 
 def _close(sockets: Sockets) -> None:
