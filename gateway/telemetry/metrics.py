@@ -202,6 +202,7 @@ class Metrics:
         """Those of a gateway that is to take this one's place: the same counts, and gauges that `show` adds."""
         heir = copy.copy(self)
         heir._add_gauges()
+        heir._pages = Pages(heir.hot)  # those of this one would keep its gauges, and all that they are read from
         return heir
 
     def show(self) -> None:
