@@ -24,6 +24,7 @@ class Changes:
         self._random = random.Random(3)
         self._count = 0
         self._task: asyncio.Task[None] | None = None
+        self._is_over = False
         self.made: Counter[str] = Counter()
 
     async def stock(self) -> None:
@@ -34,15 +35,14 @@ class Changes:
 
     def start(self) -> None:
         """Begin."""
+        self._is_over = False
         self._task = asyncio.create_task(self._go_on())
 
     async def stop(self) -> None:
-        """End."""
+        """End with the change that is under way."""
+        self._is_over = True
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            if not self._task.cancelled() and (error := self._task.exception()) is not None:
-                raise error
+            await self._task
 
     def _session(self) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self._world.token}"}
@@ -50,7 +50,7 @@ class Changes:
 
     async def _go_on(self) -> None:
         async with self._session() as session:
-            while True:
+            while not self._is_over:
                 for change in (self._create, self._rotate, self._revoke):
                     try:
                         await change(session)
@@ -73,12 +73,19 @@ class Changes:
             key.token = (await answer.json())["token"] if answer.status == 201 else ""
 
     async def _rotate(self, session: aiohttp.ClientSession) -> None:
+        """Rotate one. Where the answer is lost, so is the new secret, and the old one ends with its window."""
         key = self._ring.pick()
-        answer = await self._call(session, f"/v1/keys/{key.id}/rotate", grace_seconds=30)
-        if answer is not None:
-            key.secret = answer["secret"]
-            await self._mint(session, key)
-            self.made["rotated"] += 1
+        try:
+            answer = await self._call(session, f"/v1/keys/{key.id}/rotate", grace_seconds=30)
+        except _OUTAGES:
+            answer = None
+        if answer is None:
+            self._ring.good.remove(key)
+            self.made["lost"] += 1
+            return
+        key.secret = answer["secret"]
+        await self._mint(session, key)
+        self.made["rotated"] += 1
 
     async def _revoke(self, session: aiohttp.ClientSession) -> None:
         """Revoke the oldest; it counts as revoked once the answer is there, and not as good from before the call on."""
