@@ -45,6 +45,7 @@ class View(Protocol):
     """What this node knows of changes (gateway.consistency.view)."""
 
     fresh_until: float
+    polled_at: float
     revision: int
 
     def is_usable(self, stamp: int, subjects: tuple[str, ...]) -> bool:
@@ -181,7 +182,7 @@ class Admission:
         self._isolated_seconds = isolated_seconds
         self._local_entries = local_entries
         self._tokens = tokens
-        self._away_until = 0.0
+        self._failed_at = -inf
         self._begin_empty(metrics)
         metrics.retired_in_use.follow(lambda: self._retired.counts(self._monotonic()))
         metrics.cache_entries.follow(self._sizes)
@@ -396,7 +397,8 @@ class Admission:
                 raise Outage("neither Postgres nor Redis has told of changes for longer than the bound")
 
     async def _ask_once(self, ask: Callable[[], Awaitable[Finding]]) -> Finding:
-        if self._monotonic() < self._away_until:
+        is_still_away = self._view.polled_at <= self._failed_at
+        if is_still_away and self._monotonic() < self._failed_at + BACK_OFF_SECONDS:
             raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
         try:
             with timed("postgres", self._monotonic):
@@ -404,7 +406,7 @@ class Admission:
         except MalformedRow:
             raise  # the fault of one key: the others are asked for all the same
         except StoreUnavailable:
-            self._away_until = self._monotonic() + BACK_OFF_SECONDS
+            self._failed_at = self._monotonic()
             raise
 
     def _still_good(self, digest: bytes) -> Entry | None:

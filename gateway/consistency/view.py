@@ -51,6 +51,7 @@ class View:
         self.revision = 0
         self.floor = 0  # an entry stamped lower than this cannot be judged: a miss
         self.is_started = False
+        self.polled_at = -inf  # when the last poll that counts was sent
         self.bound_seconds = bound_seconds
         self.retention_seconds = retention_seconds
         self._is_push_enough = is_push_enough
@@ -65,7 +66,6 @@ class View:
         # sent after both the registration and the subscription. `inf`: there is none.
         self._registered_at = inf
         self._subscribed_at = inf
-        self._polled_at = -inf
         self._reported_at = -inf
         self._invalidated: list[Callable[[list[str], int], None]] = []
         self._reset: list[Callable[[], None]] = []
@@ -187,7 +187,7 @@ class View:
         self.revision = self._heard = answer.revision
         self.floor = floor
         self.fresh_until = 0.0
-        self._polled_at = -inf
+        self.polled_at = -inf
         self.is_started = True
         for reset in self._reset:
             reset()
@@ -197,7 +197,7 @@ class View:
         self._database_offset = question.sent_at - answer.database_time
         self._note_lapse()
         if question.sent_at >= self._registered_at:
-            self._polled_at = question.sent_at
+            self.polled_at = question.sent_at
             self.fresh_until = max(self.fresh_until, question.sent_at + self.bound_seconds)
 
     # -- pushes through Redis
@@ -231,7 +231,7 @@ class View:
         if not self._is_push_enough:
             return
         needed = max(self._registered_at, self._subscribed_at)
-        if self.is_started and self._polled_at >= needed and not self.wants_poll and ping_sent_at >= needed:
+        if self.is_started and self.polled_at >= needed and not self.wants_poll and ping_sent_at >= needed:
             self.fresh_until = max(self.fresh_until, ping_sent_at + self.bound_seconds)
 
     def _close_gap(self) -> None:
@@ -265,7 +265,7 @@ class View:
         is_mute = self._subscribed_at == inf and now >= self._reported_at + MUTE_SECONDS
         if has_lapsed or is_mute:
             self._registered_at = inf
-            self._polled_at = -inf
+            self.polled_at = -inf
 
     # -- memory
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 
 from gateway.auth.secrets import SecretFormat
@@ -18,6 +19,7 @@ from gateway.embedded.server_process import HOST
 from tests.conftest import StartGateway
 from tests.fixtures.limited import another_key, ask, asked, counted, override, statuses
 from tests.fixtures.planted import ENVIRONMENT, Caller, plant
+from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer
 from tests.fixtures.stores import OwnPostgres
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
@@ -193,6 +195,38 @@ async def test_unknown_keys_of_an_address_are_limited(gateway: StartGateway, pos
     assert int(refused.headers["Retry-After"]) >= 1
     assert await counted(node, "ostiary_limited", limiter="guard", mode="enforced") == 40 - looked_up
     assert statuses(await asked(node, [ada.secret, unknown[0]])) == [200, 401]  # what is remembered is not looked up
+
+
+@pytest.mark.threat("flood of unknown keys")
+async def test_bad_tokens_of_an_address_are_limited(
+    gateway: StartGateway, own_postgres: OwnPostgres, upstream: RecordingUpstream
+) -> None:
+    """Tokens that nobody here has signed count as unknown keys do, and no store is asked about any. R162, R180."""
+    ada = await plant(own_postgres.dsn)
+    node = await gateway(
+        {
+            "postgres": {"dsn": own_postgres.dsn},
+            "limits": {"mode": "local", "unknown_keys_per_minute": 20},
+            "tokens": {"issuer": ISSUER, "audience": AUDIENCE, "sealing_key": SEALING_KEY},
+            "routes": [{"name": "orders", "paths": ["/orders"], "upstream": "orders", "tokens": True}],
+        }
+    )
+    async with aiohttp.ClientSession() as session:
+        minted = node.proxy_url + "/.ostiary/tokens"
+        async with session.post(minted, headers={"X-Api-Key": ada.secret}, data=b"{}") as answer:
+            good = (await answer.json())["token"]
+        assert statuses([await ask(session, node, "", Authorization=f"Bearer {good}")]) == [200]
+        own_postgres.pause()
+        began = time.monotonic()
+        said = jwt.decode(good, options={"verify_signature": False})
+        bad = [Signer(jwt.get_unverified_header(good)["kid"]).sign(said) for _ in range(40)]
+        replies = [await ask(session, node, "", Authorization=f"Bearer {token}") for token in bad]
+        own_postgres.resume()
+        answered = [reply.code for reply in replies].count("invalid_token")
+        assert 20 <= answered <= 20 + (time.monotonic() - began) / 3  # one more every three seconds
+        assert [reply.code for reply in replies].count("rate_limited") == 40 - answered
+        assert statuses([await ask(session, node, "", Authorization=f"Bearer {good}")]) == [200]
+    assert len(upstream.requests) == 2
 
 
 @pytest.mark.threat("flood of unknown keys")

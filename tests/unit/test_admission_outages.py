@@ -51,6 +51,20 @@ async def test_the_truth_is_left_alone_for_a_moment_after_a_failure() -> None:
     assert await world.outcome(keys[0]) == "admitted key-0"
 
 
+async def test_the_pause_ends_with_an_answered_poll() -> None:
+    """Who is known to be back is asked at once; a poll that was under way at the failure proves nothing. R071."""
+    world = World(has_shared=False)
+    key = world.plant("a")
+    world.truth.trouble.error = AWAY
+    assert await world.outcome(key) == "outage"
+    world.truth.trouble.error = None
+    world.view.polled_at = world.clock.now
+    assert await world.outcome(key) == "outage"
+    world.clock.now += 0.001
+    world.view.polled_at = world.clock.now
+    assert await world.outcome(key) == "admitted key-a"
+
+
 def test_who_comes_back_when_told_to_finds_the_pause_over() -> None:
     """The pause is shorter than what callers are told to wait. R052 R072."""
     assert Outage.retry_after_seconds is not None

@@ -132,7 +132,7 @@ class Channel:
                 await self._listen_once()
             except (StoreUnavailable, RedisError, OSError, TimeoutError) as error:
                 if not is_told:
-                    log.warning("push_channel_lost", error=str(error))
+                    log.warning("push_channel_lost", error=str(error) or type(error).__name__)
                 is_told = True
             if self._monotonic() - began > self._silence_seconds + CONNECT_SECONDS:
                 back_off_seconds = FIRST_BACK_OFF_SECONDS
