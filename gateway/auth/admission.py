@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import structlog
 
@@ -21,7 +21,7 @@ from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal
 from gateway.auth.refusal import Owner, Reason, Refusal
 from gateway.auth.retired import RetiredInUse
 from gateway.auth.secrets import Peppers
-from gateway.auth.tokens import INVALID_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_ALLOWED, Claims, Disproved
+from gateway.auth.tokens import INVALID_TOKEN, TOKEN_EXPIRED, TOKEN_NOT_ALLOWED, TOKEN_USED, Claims, Disproved
 from gateway.auth.verdict import ROTATED, Access, authorize, first_deadline, standing_refusal, subjects_of
 from gateway.clock import Clock
 from gateway.errors import MalformedRow, Outage, StoreUnavailable
@@ -29,6 +29,8 @@ from gateway.stores.local import LocalCache
 from gateway.stores.records import Finding, KeyRecord, SecretState
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.stages import timed
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,10 @@ class TokenTruth(Protocol):
 
     async def find_bound(self, key_id: str, secret_id: str, signer_id: str) -> Finding:
         """The key, as of that secret. Raises StoreUnavailable."""
+        ...
+
+    async def use(self, token_id: str, ends_at: float) -> bool:
+        """Use up a token that is for one request; False where it has been used before. Raises StoreUnavailable."""
         ...
 
 
@@ -134,9 +140,14 @@ class Entry:
 
 @dataclass(slots=True)
 class TokenEntry(Entry):
-    """The same of a token. Tokens have caches of their own: however many there are, they evict no key."""
+    """The same of a token. Tokens have caches of their own: however many there are, they evict no key.
+
+    `is_once`: it admits one request, whichever node that meets; Postgres decides which. `is_used` is known for good.
+    """
 
     kind: ClassVar[str] = "token"
+    is_once: bool = False
+    is_used: bool = False
 
 
 class Admission:
@@ -225,9 +236,12 @@ class Admission:
                 return None
             if not access.tokens:
                 return self._refuse(TOKEN_NOT_ALLOWED, "local", credential.kind)
-            entry = self._good_tokens.get(credential.digest) or self._bad_tokens.get(credential.digest)
-            if entry is None:
+            token = self._good_tokens.get(credential.digest) or self._bad_tokens.get(credential.digest)
+            if token is None:
                 return None
+            if token.is_once and not is_stream:
+                return self._refuse(TOKEN_USED, "local", token.kind) if token.is_used else None
+            entry = token
         now = self._monotonic()
         if now >= self._view.fresh_until or now >= entry.warm_until:
             return None
@@ -278,18 +292,24 @@ class Admission:
         if isinstance(credential, Token) and not access.tokens:
             return self._refuse(TOKEN_NOT_ALLOWED, "local", credential.kind)
         self._warm_misses[0] += 1
-        if self._isolated_seconds and (known := await self._known_in_isolation(digest)) is not None:
+        if self._isolated_seconds and (known := await self._known_in_isolation(digest, is_stream)) is not None:
             self._served_isolated.inc()
             return self._judge(known, access, self._monotonic(), "stream" if is_stream else "local")
         try:
             fill = partial(self._fill, digest)
+            once: Claims | None = None
             if isinstance(credential, Token):
                 claims = await self._claims_of(credential)
                 if isinstance(claims, Refusal):
                     return self._refuse(claims, "stream" if is_stream else "local", credential.kind)
                 fill = partial(self._fill_token, digest, claims)
+                once = claims if claims.is_once and not is_stream else None
             for _ in range(MOST_REPEATS):
                 entry, tier = await self._shared_flight(digest, fill)
+                if once is not None and self._would_admit(entry, access):
+                    if not await self._is_first_use(once, entry):
+                        return self._refuse(TOKEN_USED, tier, entry.kind)
+                    once = None  # what has changed meanwhile decides nevertheless
                 now = self._monotonic()
                 # What is still held has not been evicted, also where the view no longer remembers as far back.
                 is_usable = self._held(digest) is entry or self._view.is_usable(entry.revision, entry.subjects)
@@ -300,10 +320,13 @@ class Admission:
             self._auth.inc(credential.kind, "postgres", "outage")
             raise
 
-    async def _known_in_isolation(self, digest: bytes) -> Entry | None:
+    async def _known_in_isolation(self, digest: bytes, is_stream: bool) -> Entry | None:
         """The entry to serve by although nobody has told of changes for longer than the bound (by configuration)."""
-        if self._held(digest) is None or self._monotonic() < self._view.fresh_until:
+        held = self._held(digest)
+        if held is None or self._monotonic() < self._view.fresh_until:
             return None
+        if isinstance(held, TokenEntry) and held.is_once and not is_stream:
+            return None  # nobody can tell whether it has been used
         await asyncio.wait({asyncio.ensure_future(self._refresh())}, timeout=PATIENCE_SECONDS)
         now, fresh_until = self._monotonic(), self._view.fresh_until
         return self._held(digest) if fresh_until <= now < fresh_until + self._isolated_seconds else None
@@ -396,7 +419,7 @@ class Admission:
             if self._monotonic() >= self._view.fresh_until:
                 raise Outage("neither Postgres nor Redis has told of changes for longer than the bound")
 
-    async def _ask_once(self, ask: Callable[[], Awaitable[Finding]]) -> Finding:
+    async def _ask_once(self, ask: Callable[[], Awaitable[T]]) -> T:
         is_still_away = self._view.polled_at <= self._failed_at
         if is_still_away and self._monotonic() < self._failed_at + BACK_OFF_SECONDS:
             raise StoreUnavailable("Postgres failed a moment ago; not asked again yet")
@@ -509,6 +532,22 @@ class Admission:
         is_retired = found.record is not None and found.record.secret_state is SecretState.RETIRED
         return entry, "retired" if is_retired else "postgres"
 
+    def _would_admit(self, entry: Entry, access: Access) -> bool:
+        """Whether nothing but its one use stands between this entry and the upstream."""
+        if isinstance(entry.verdict, Refusal) or self._monotonic() >= entry.deadline:
+            return False
+        principal = entry.verdict.principal
+        return principal is not None and authorize(principal, access) is None
+
+    async def _is_first_use(self, claims: Claims, entry: Entry) -> bool:
+        """Use the token up. Raises StoreUnavailable: it may then have been used, and admits nobody (R149)."""
+        assert self._tokens is not None
+        _, truth = self._tokens
+        is_first = await self._ask_once(lambda: truth.use(claims.token_id, claims.ends_at))
+        if isinstance(entry, TokenEntry):
+            entry.is_used = True
+        return is_first
+
     def _token_entry(self, claims: Claims, finding: Finding, subjects: tuple[str, ...]) -> TokenEntry:
         """A token is worth what its key is worth, for as long as the secret is good that it is bound to."""
         now = self._monotonic()
@@ -536,6 +575,7 @@ class Admission:
             warm_until=now + self._ttl_seconds,
             deadline=self._view.to_monotonic(deadline),
             after=after,
+            is_once=claims.is_once,
         )
 
     def _remember_token(self, digest: bytes, entry: TokenEntry) -> None:

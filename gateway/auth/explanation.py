@@ -36,6 +36,7 @@ ASKED: Final[dict[Reason, str]] = {
     Reason.TOKEN_NOT_ALLOWED: "the route takes access tokens",
     Reason.INVALID_TOKEN: "the token is signed by this gateway, for it, and what it is bound to stands",
     Reason.TOKEN_EXPIRED: "the token has not expired",
+    Reason.TOKEN_USED: "the token, which is for one request, has not been used",
 }
 
 
@@ -84,6 +85,10 @@ class KeyTruth(BothTruths, Protocol):
         """What stands behind the current secret of this key. Raises StoreUnavailable."""
         ...
 
+    async def is_used(self, token_id: str) -> bool:
+        """Whether a token that is for one request has met it. Raises StoreUnavailable."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -116,6 +121,10 @@ class Asked:
         """As TokenTruth."""
         return await self._noted(self._truth.find_bound(key_id, secret_id, signer_id))
 
+    async def use(self, token_id: str, ends_at: float) -> bool:
+        """As TokenTruth; it is not used up by this."""
+        return not await self._truth.is_used(token_id)
+
     async def _noted(self, answer: Awaitable[Finding]) -> Finding:
         try:
             self.found = await answer
@@ -146,6 +155,7 @@ class Hearing:
         self._asked = Asked(parts.truth, parts.shared, key_id)
         self._local = parts.admission.held(digest)
         self._claims: Claims | None = None
+        self._is_used = False
         self.admission = parts.admission.apart(
             digest,
             truth=self._asked,
@@ -164,6 +174,7 @@ class Hearing:
                 said = None if self._parts.judge is None else await self._parts.judge.verify(credential.text)
                 if isinstance(said, Claims):
                     self._claims = said
+                    self._is_used = said.is_once and await self._parts.truth.is_used(said.token_id)
                     await self._asked.find_bound(said.key_id, said.secret_id, said.signer_id)
                 return
             await self._asked.get(self._digest)
@@ -247,7 +258,8 @@ class Hearing:
         facts = {"signing_key": claims.signer_id, "bound_to": claims.secret_id}
         if record is not None or not self._asked.is_away:
             told.append(_rule(Reason.INVALID_TOKEN, record is not None, facts))
-        return [*told, _rule(Reason.TOKEN_EXPIRED, now < claims.ends_at, {"ends_at": _iso(claims.ends_at)})]
+        told.append(_rule(Reason.TOKEN_EXPIRED, now < claims.ends_at, {"ends_at": _iso(claims.ends_at)}))
+        return [*told, _rule(Reason.TOKEN_USED, not self._is_used)] if claims.is_once else told
 
     def subject(self) -> dict[str, Any] | None:
         """Whose key it is."""

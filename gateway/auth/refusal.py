@@ -16,6 +16,7 @@ class Reason(StrEnum):
     KEY_ROTATED = "key_rotated"
     INVALID_TOKEN = "invalid_token"  # noqa: S105  # a name
     TOKEN_EXPIRED = "token_expired"  # noqa: S105  # a name
+    TOKEN_USED = "token_used"  # noqa: S105  # a name
     TOKEN_NOT_ALLOWED = "token_not_allowed"  # noqa: S105  # a name
     TENANT_SUSPENDED = "tenant_suspended"
     USER_SUSPENDED = "user_suspended"

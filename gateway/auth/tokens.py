@@ -22,6 +22,7 @@ SHAPE: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 INVALID_TOKEN: Final = Refusal(Reason.INVALID_TOKEN)
 TOKEN_EXPIRED: Final = Refusal(Reason.TOKEN_EXPIRED)
+TOKEN_USED: Final = Refusal(Reason.TOKEN_USED)
 TOKEN_NOT_ALLOWED: Final = Refusal(Reason.TOKEN_NOT_ALLOWED)
 
 
@@ -32,7 +33,10 @@ def is_token(credential: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says that is signed by this gateway, for it. `ends_at` is in database time, leeway included."""
+    """What a token says that is signed by this gateway, for it. `ends_at` is in database time, leeway included.
+
+    `is_once`: it is for one request (R149).
+    """
 
     signer_id: str
     key_id: str
@@ -41,6 +45,8 @@ class Claims:
     tenant_id: str
     scopes: frozenset[str]
     ends_at: float
+    token_id: str
+    is_once: bool = False
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -187,4 +193,6 @@ class TokenVerifier:
             tenant_id=said["tenant"],
             scopes=frozenset(said["scopes"]) if is_list else frozenset(),  # R172: what is no list allows nothing
             ends_at=said["exp"] + self._leeway_seconds,
+            token_id=said["jti"],
+            is_once=said.get("once", False) is not False,  # what is no boolean allows no more
         )

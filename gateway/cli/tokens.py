@@ -34,6 +34,7 @@ def mint(
         int | None, typer.Option(help="Seconds that it lives. Default: tokens.default_seconds.")
     ] = None,
     audience: Annotated[str | None, typer.Option(help="For whom it is. Default: the gateway itself.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="For one request: the first that it admits uses it up.")] = False,
     config: GatewayOption = None,
     url: UrlOption = None,
     output: OutputOption = Output.TABLE,
@@ -42,7 +43,7 @@ def mint(
     import asyncio
 
     log_to_stderr()
-    asked = {"scopes": scope or None, "expires_in": expires_in, "audience": audience}
+    asked = {"scopes": scope or None, "expires_in": expires_in, "audience": audience, "once": once or None}
     body = {name: value for name, value in asked.items() if value is not None}
     place = _place(config, url)
     assert place is not None

@@ -219,6 +219,7 @@ class TokenBody(Body):
     scopes: Scopes | None = None
     expires_in: Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM)] | None = None
     audience: Party | None = None
+    once: bool = False
 
 
 class InvalidateBody(Body):

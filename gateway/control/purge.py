@@ -1,4 +1,4 @@
-"""What nobody needs any more goes: kept replies that have expired, and retired secrets long after their end."""
+"""What nobody needs any more goes: kept replies that have expired, retired secrets and used tokens after their end."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ from typing import Final
 
 from gateway.consistency.background import Background
 from gateway.errors import StoreUnavailable
-from gateway.stores.postgres import idempotency, retired_secrets
+from gateway.stores.postgres import idempotency, retired_secrets, used_tokens
 from gateway.stores.postgres.connection import Postgres
 from gateway.stores.postgres.purging import BATCH
 
 EVERY_SECONDS: Final = 60.0
 LONGEST_SECONDS: Final = 5.0  # for one transaction
-BATCHES: Final = (idempotency.purge, retired_secrets.purge)
+BATCHES: Final = (idempotency.purge, retired_secrets.purge, used_tokens.purge)
 
 
 class Purge:

@@ -110,6 +110,7 @@ class Mint:
             "iat": now,
             "exp": ends_at,
             "jti": new_id("tok"),
+            **({"once": True} if body.once else {}),
         }
 
     def _private(self, row: MintingRow) -> Ed25519PrivateKey:

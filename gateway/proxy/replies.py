@@ -22,6 +22,7 @@ PUBLIC_TEXTS: Final[dict[Reason, str]] = {
     Reason.KEY_ROTATED: "This API key has been rotated and its grace window has ended. Use the new secret.",
     Reason.INVALID_TOKEN: "The access token is not valid here, or not any more.",
     Reason.TOKEN_EXPIRED: "This access token has expired.",
+    Reason.TOKEN_USED: "This access token is for one request, and has been used.",
     Reason.TOKEN_NOT_ALLOWED: "This route takes API keys, and no access tokens.",
     Reason.TENANT_SUSPENDED: "The organisation that owns this key is suspended.",
     Reason.USER_SUSPENDED: "The user who owns this key is suspended.",
@@ -43,6 +44,7 @@ def status_of(reason: Reason) -> int:
             | Reason.KEY_ROTATED
             | Reason.INVALID_TOKEN
             | Reason.TOKEN_EXPIRED
+            | Reason.TOKEN_USED
             | Reason.TOKEN_NOT_ALLOWED
         ):
             return 401

@@ -30,6 +30,10 @@ class NamedTruth(MemoryTruth):
         record = next((record for record in self.records.values() if record.key_id == key_id), None)
         return Finding(self.revision, (), record)
 
+    async def is_used(self, token_id: str) -> bool:
+        await self.trouble.meet()
+        return token_id in self.used
+
 
 class Court:
     """A node, and hearings before what is apart from it."""

@@ -1,5 +1,6 @@
 """Admission by token, over stores in memory: what is asked, for how long an answer is believed, and what ends it."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from gateway.auth.tokens import Signers, TokenVerifier
 from gateway.auth.verdict import Access
 from gateway.errors import StoreUnavailable
 from gateway.stores.records import SecretState
-from tests.fixtures.admission_world import EPOCH, GOOD, NEGATIVE_TTL_SECONDS, TTL_SECONDS, World
+from tests.fixtures.admission_world import EPOCH, GOOD, NEGATIVE_TTL_SECONDS, REQUIRED, TTL_SECONDS, World, settle
 from tests.fixtures.signed import AUDIENCE, ISSUER, Signer
 
 SIGNER = Signer()
@@ -269,3 +270,77 @@ def test_reasons_of_tokens_have_their_own_kind() -> None:
     made = world()
     assert made.admission.admit(token(), Access("required")) is not None
     assert made.counted("token", "local", Reason.TOKEN_NOT_ALLOWED) == 1
+
+
+# -- for one request
+
+
+async def test_a_token_for_one_request_admits_one() -> None:
+    """Of all that come at once, and later; once its use is known here, nobody is asked about it any more. R149."""
+    made, presented = world(), token(once=True)
+    outcomes = await asyncio.gather(*(made.outcome(presented, OPEN_TO_TOKENS) for _ in range(5)))
+    assert sorted(outcomes) == ["admitted k"] + ["token_used"] * 4
+    assert len(made.truth.used) == 5
+    assert [await made.outcome(presented, OPEN_TO_TOKENS) for _ in range(3)] == ["token_used"] * 3
+    assert (len(made.truth.used), len(made.truth.bound_questions)) == (5, 1)
+    made.admission.forget_all()
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == "token_used"
+    assert (made.counted("token", "postgres", "admitted"), made.counted("token", "local", "admitted")) == (1, 0)
+
+
+@pytest.mark.parametrize("once", [1, "yes", None, [], 0])
+async def test_what_is_no_boolean_allows_no_more(once: object) -> None:
+    """An odd claim is read as one request. R149."""
+    made, presented = world(), token(once=once)
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == "admitted k"
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == "token_used"
+
+
+async def test_only_an_admission_uses_it_up() -> None:
+    """Not a route that asks for more, nor one that takes no tokens, nor the check of a stream. R149 R197."""
+    made, presented = world(), token(once=True)
+    more = Access("required", scopes=frozenset({"reports:read"}), tokens=True)
+    for access, outcome in ((more, "insufficient_scope"), (REQUIRED, "token_not_allowed")):
+        assert [await made.outcome(presented, access) for _ in range(2)] == [outcome] * 2
+    assert made.truth.used == []
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == "admitted k"
+    assert isinstance(made.admission.admit(presented, OPEN_TO_TOKENS, is_stream=True), Admitted)
+    made.admission.forget_all()
+    assert isinstance(await made.admission.resolve(presented, OPEN_TO_TOKENS, is_stream=True), Admitted)
+    assert made.truth.used == ["tok_1"]
+
+
+async def test_a_change_during_its_use_decides() -> None:
+    """What is revoked while the use is put on record does not pass. R149 R231."""
+    made, presented = world(), token(once=True)
+    gate = asyncio.Event()
+
+    def revoke() -> None:
+        if made.truth.used:
+            made.truth.revision = 2
+            made.truth.bound[BOUND] = replace(GOOD, digest=b"d" * 32, is_revoked=True)
+            made.tell("key:k")
+
+    made.truth.before_answer = revoke
+    made.truth.trouble.gate = gate
+    deciding = asyncio.ensure_future(made.outcome(presented, OPEN_TO_TOKENS))
+    await settle()
+    gate.set()
+    assert await deciding == "key_revoked"
+    assert made.truth.used == ["tok_1"]
+
+
+async def test_a_use_that_nobody_confirms_admits_nobody() -> None:
+    """An outage is an outage; the token may be gone, and is refused then; known ones are no better off. R070 R149."""
+    made, presented = world(), token(once=True)
+    more = Access("required", scopes=frozenset({"reports:read"}), tokens=True)
+    assert await made.outcome(presented, more) == "insufficient_scope"
+    made.truth.trouble.error = StoreUnavailable("away")
+    assert await made.outcome(presented, OPEN_TO_TOKENS) == "outage"
+    made.view.fresh_until = made.clock.now
+    isolated = World(judge=made.judge, isolated_seconds=30)
+    isolated.truth.bound.update(made.truth.bound)
+    assert await isolated.outcome(presented, more) == "insufficient_scope"
+    isolated.view.fresh_until = isolated.clock.now
+    assert await isolated.outcome(presented, OPEN_TO_TOKENS) == "outage"
+    assert isolated.truth.used == []

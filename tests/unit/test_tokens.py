@@ -53,7 +53,7 @@ def without(name: str) -> dict[str, Any]:
 async def test_a_token_of_ours_is_read() -> None:
     """What the gateway signs, it believes, and it adds the leeway to the end. R160 R181."""
     claims = await verifier(leeway_seconds=5).verify(SIGNER.sign(GOOD).encode())
-    assert claims == Claims("sig_one", "k", "s", "u", "t", frozenset({"orders:read"}), 2_000_000_005)
+    assert claims == Claims("sig_one", "k", "s", "u", "t", frozenset({"orders:read"}), 2_000_000_005, "tok_1")
 
 
 async def test_what_the_gateway_signs_it_believes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from gateway.errors import MalformedRow, UnreadableEntitlement
+from gateway.stores.postgres import used_tokens
 from gateway.stores.postgres.connection import Connection, Postgres
 from gateway.stores.records import Finding, KeyRecord, SecretState
 
@@ -142,6 +143,17 @@ class KeyLookup:
             return finding_of(await connection.fetchrow(_OF_KEY, key_id), SecretState.CURRENT)
 
         return await self._pg.run(work, seconds=self._seconds, is_read=True)
+
+    async def use(self, token_id: str, ends_at: float) -> bool:
+        """Use up a token that is for one request; False where it has been used before (R149).
+
+        Raises StoreUnavailable; it may have been used up all the same.
+        """
+        return await self._pg.run(lambda c: used_tokens.use(c, token_id, ends_at), seconds=self._seconds)
+
+    async def is_used(self, token_id: str) -> bool:
+        """Whether a token that is for one request has met it. Raises StoreUnavailable."""
+        return await self._pg.run(lambda c: used_tokens.is_used(c, token_id), seconds=self._seconds, is_read=True)
 
     async def _renew_form(self, connection: Connection, record: KeyRecord, form: bytes) -> None:
         if record.digest != form and not self._is_replica:
