@@ -81,7 +81,8 @@ def show(
     is_expired = _has_ended(said.claims)
     shown = {**said.claims, "iat": _moment(said.claims.get("iat")), "exp": _moment(said.claims.get("exp"))}
     facts = {"signing_key": said.signer_id, "is_signed": is_signed, "is_expired": is_expired}
-    show_one({**facts, **shown} if output is Output.TABLE else {**facts, "claims": shown}, output)
+    rows = {"secret_id" if name == "secret" else name: value for name, value in shown.items()}  # no secret: its id
+    show_one({**facts, **rows} if output is Output.TABLE else {**facts, "claims": shown}, output)
     if place is not None and (is_expired or not is_signed):
         raise typer.Exit(FAILED)
 
