@@ -100,6 +100,8 @@ class KeySettings(_Model):
     """The first part of every secret; scanners for leaked secrets know it by this."""
     max_per_user: values.Positive = 5
     """Live keys that one user may own at a time."""
+    issuance: Literal["open", "closed"] = "open"
+    """Whether new keys are made at all, by whomever; what is set for a tenant counts before it."""
     grace_seconds: values.Whole = 86400
     """How long a rotated secret still works, unless the rotation says otherwise."""
     imported: ImportedSecrets | None = None

@@ -27,6 +27,8 @@ NEXT_STEPS = {
     "import_cut_off": "Repeat the command: rows that are there already are left as they are.",
     "invalid_admin_token": "Put a valid token into OSTIARY_ADMIN_TOKEN; make one with"
     " `ostiary admin-token create --role operator -c FILE`.",
+    "issuance_closed": "Rotate a key that exists; or open issuance: for the tenant by"
+    " `ostiary tenants issuance <tenant> open`, for all by `keys.issuance` in the configuration.",
     "key_expired": "Create another key: `ostiary keys create`.",
     "key_limit_reached": "Revoke a key of this user: `ostiary keys list --user <user> --status active`, then"
     " `ostiary keys revoke <id>`.",

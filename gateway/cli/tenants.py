@@ -1,5 +1,6 @@
-"""`ostiary tenants`: list, show, create, suspend, activate and delete the organisations that own users."""
+"""`ostiary tenants`: list, show, create, suspend, activate and delete organisations, and close them for new keys."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
@@ -13,13 +14,23 @@ from gateway.cli.users import deleted
 if TYPE_CHECKING:
     from gateway.cli.api import Api
 
-COLUMNS = ("id", "name", "status", "created_at")
+COLUMNS = ("id", "name", "status", "issuance", "created_at")
 
 app = typer.Typer(
-    help=f"Tenants, the organisations that own users: list, show, create, suspend, activate, delete.\n\n{EITHER_DOOR}",
+    help="Tenants, the organisations that own users: list, show, create, suspend, activate, delete; whether they get"
+    f" new keys.\n\n{EITHER_DOOR}",
     epilog="Example: `ostiary tenants create acme --name 'Acme Inc.' -c gateway.yaml`",
     no_args_is_help=True,
 )
+
+
+class IssuanceWord(StrEnum):
+    """What can be set for a tenant."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    CONFIGURED = "configured"
+
 
 TenantArgument = Annotated[str, typer.Argument(help="The id of the tenant.", metavar="TENANT_ID")]
 
@@ -81,7 +92,7 @@ def suspend(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Refuse all credentials of a tenant, until it is activated. When this is done, no node admits one."""
-    _set_status(tenant_id, "suspended", Door(config, api, token_file), output)
+    _change(tenant_id, {"status": "suspended"}, Door(config, api, token_file), output)
 
 
 @app.command()
@@ -93,7 +104,21 @@ def activate(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Admit the credentials of a suspended tenant again."""
-    _set_status(tenant_id, "active", Door(config, api, token_file), output)
+    _change(tenant_id, {"status": "active"}, Door(config, api, token_file), output)
+
+
+@app.command(epilog="Example: `ostiary tenants issuance acme closed -c gateway.yaml`")
+def issuance(
+    tenant_id: TenantArgument,
+    word: Annotated[IssuanceWord, typer.Argument(help="`configured`: as `keys.issuance` says.")],
+    config: ConfigOption = None,
+    api: ApiOption = None,
+    token_file: TokenFileOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Say whether a tenant's users get new API keys. Those that there are can be rotated and revoked all the same."""
+    chosen = None if word is IssuanceWord.CONFIGURED else word.value
+    _change(tenant_id, {"issuance": chosen}, Door(config, api, token_file), output)
 
 
 @app.command()
@@ -117,10 +142,10 @@ def delete(
     through(Door(config, api, token_file), do, lambda _: deleted("tenant", tenant_id, output))
 
 
-def _set_status(tenant_id: str, status: str, door: Door, output: Output) -> None:
+def _change(tenant_id: str, change: dict[str, str | None], door: Door, output: Output) -> None:
     through(
         door,
-        lambda opened: opened.call("PATCH", _path(tenant_id), body={"status": status}),
+        lambda opened: opened.call("PATCH", _path(tenant_id), body=change),
         lambda tenant: show_one(tenant, output),
     )
 

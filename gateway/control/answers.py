@@ -51,6 +51,7 @@ class Tenant(Answer):
     id: str
     name: str
     status: Literal["active", "suspended"]
+    issuance: Literal["open", "closed"] | None
     created_at: datetime
 
 

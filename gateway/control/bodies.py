@@ -126,10 +126,11 @@ class NewTenant(Body):
 
 
 class TenantChange(Body):
-    """`PATCH /v1/tenants/{id}`. What is left out stays."""
+    """`PATCH /v1/tenants/{id}`. What is left out stays; `issuance` null means: as configured."""
 
     name: KeyName | None = None
     status: Status | None = None
+    issuance: Literal["open", "closed"] | None = None
 
 
 class UserBody(Body):

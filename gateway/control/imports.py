@@ -1,8 +1,8 @@
 """Imports: many keys whose secrets exist already somewhere else, and are known by their SHA-256 alone.
 
-Every row is decided for itself, as a create is (R211 to R217): a bad one loses no good one. Rows are committed in small
-batches, so that nobody waits long for the revision; an import that was cut off is finished by doing it again, since a
-row that is there already, with the same content, is left as it is. Must not know: HTTP.
+Every row is decided for itself, as a create is (R211 to R217, R225): a bad one loses no good one. Rows are committed in
+small batches, so that nobody waits long for the revision; an import that was cut off is finished by doing it again,
+since a row that is there already, with the same content, is left as it is. Must not know: HTTP.
 """
 
 import contextlib
@@ -17,10 +17,12 @@ from gateway.control.admin_tokens import Administrator
 from gateway.control.deeds import Deed
 from gateway.control.ids import new_id
 from gateway.control.import_rows import Entry, ImportRow, Mistake
+from gateway.control.issuance import IssuanceClosed, is_issuance_open
 from gateway.control.key_operations import Operation, Result
 from gateway.control.key_parts import KeyParts, shown_key
 from gateway.control.mutations import shown
 from gateway.errors import GatewayError, StoreUnavailable
+from gateway.settings import KeySettings
 from gateway.stores.postgres import imports as sql
 from gateway.stores.postgres.changes import Change
 from gateway.stores.postgres.connection import Connection
@@ -36,6 +38,7 @@ Content = tuple[str, str, str, str, str, tuple[str, ...], datetime | None]
 
 MESSAGES: Final = {
     "unknown_user": "There is no such user, or not in this tenant",
+    "issuance_closed": "No new API keys are made for the user's organisation at present",
     "duplicate_key": "This digest is or was in use, by a key that is not as this row wants it",
     "duplicate_name": "Another unrevoked key of the tenant has this name",
     "api_access_required": "The user's entitlement does not include API access, or it has ended",
@@ -80,14 +83,16 @@ class Known:
         found = (self.planned.keys.get(form) or self.keys.get(form) for form in forms)
         return next((key for key in found if key is not None), None)
 
-    def refusal(self, row: ImportRow, key: NewKey, forms: Sequence[bytes], limit: int) -> str | None:
+    def refusal(self, row: ImportRow, key: NewKey, forms: Sequence[bytes], settings: KeySettings) -> str | None:
         """The code by which a row is refused that is not there yet, or None."""
         owner, name = self.owners[row.user_id], (key.tenant_id, key.name)
+        if not is_issuance_open(settings, owner):
+            return IssuanceClosed.code
         if self.key_of(forms) is not None or not self.retired.isdisjoint(forms):
             return "duplicate_key"
         if not owner.has_api_access:
             return "api_access_required"
-        if self.active.get(row.user_id, 0) + self.planned.active[row.user_id] >= limit:
+        if self.active.get(row.user_id, 0) + self.planned.active[row.user_id] >= settings.max_per_user:
             return "key_limit_reached"
         if row.expires_at is not None and row.expires_at <= owner.now:
             return "invalid_expires_at"
@@ -210,7 +215,7 @@ class _Run:
                 results.append(_refused(number, "unknown_user"))
             elif there is not None and there[1] == content_of(key):
                 results.append({"row": number, "outcome": "unchanged", "key_id": there[0]})
-            elif (code := known.refusal(row, key, of_row, self._parts.settings.max_per_user)) is not None:
+            elif (code := known.refusal(row, key, of_row, self._parts.settings)) is not None:
                 results.append(_refused(number, code))
             else:
                 known.planned.add(key)

@@ -15,11 +15,20 @@ from gateway.control.key_operations import Operation, counted
 from gateway.control.key_parts import KeyParts, shown_key
 from gateway.control.mutations import NothingToDo
 from gateway.control.problems import Forbidden, InvalidBody, NotFound, Problem
+from gateway.settings import KeySettings
 from gateway.stores.postgres import keys as sql
 from gateway.stores.postgres.connection import Connection
-from gateway.stores.postgres.keys import DuplicateKey, KeyRow, NewKey
+from gateway.stores.postgres.keys import DuplicateKey, KeyRow, NewKey, Owner
 
 OVER_LIMIT_REASON = "more active keys than the user may have"
+
+
+class IssuanceClosed(Problem):
+    """No new key is made for the tenant's users, by whomever (R225). Those that there are can be rotated."""
+
+    code = "issuance_closed"
+    status = 403
+    public = "No new API keys are made for this organisation at present. One that exists can still be rotated."
 
 
 class ApiAccessRequired(Problem):
@@ -65,6 +74,11 @@ def check_future(expires_at: datetime | None, now: datetime) -> None:
         )
 
 
+def is_issuance_open(settings: KeySettings, owner: Owner) -> bool:
+    """Whether the owner may get a new key at all: what is set for the tenant counts, else what is configured (R225)."""
+    return (owner.issuance or settings.issuance) == "open"
+
+
 def revoke_deed(before: KeyRow, after: KeyRow, reason: str | None) -> Deed:
     """What a revocation did; its reason goes on record."""
     body = shown_key(after)
@@ -89,12 +103,14 @@ class Issuance:
         self._parts = parts
 
     async def create(self, caller: Administrator, wanted: NewKeyBody) -> Answer:
-        """Insert one key, or nothing (R211 to R217). Works at once on every node, also if it was probed before (R101).
+        """Insert one key, or nothing (R211 to R217, R225).
 
-        The answer is the only one that shows the secret (R218).
+        It works at once on every node, also if it was probed before (R101). The answer is the only one that shows the
+        secret (R218).
 
-        Raises InvalidBody, Forbidden, NotFound, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName,
-        StoreUnavailable; RevocationPending where surplus keys had to go and some node has not confirmed it.
+        Raises InvalidBody, Forbidden, NotFound, IssuanceClosed, ApiAccessRequired, KeyLimitReached, DuplicateKey,
+        DuplicateName, StoreUnavailable; RevocationPending where surplus keys had to go and some node has not
+        confirmed it.
         """
         with counted(self._parts.metrics, Operation.CREATE):
             if wanted.kind == "operator" and caller.role is not Role.OPERATOR:
@@ -126,6 +142,8 @@ class Issuance:
         owner = await sql.lock_owner(connection, wanted.user_id, caller.tenant_id)
         if owner is None or caller.user_id not in (None, wanted.user_id):
             raise NotFound(f"no user {wanted.user_id!r} in sight")
+        if not is_issuance_open(self._parts.settings, owner):
+            raise IssuanceClosed(f"tenant {owner.tenant_id!r}")
         if wanted.kind == "user":
             if not owner.has_api_access:
                 raise ApiAccessRequired(f"user {wanted.user_id!r}")

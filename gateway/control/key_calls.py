@@ -8,7 +8,7 @@ from gateway.control import answers
 from gateway.control.authorization import administrator_of
 from gateway.control.bodies import KeyChange, NewKeyBody, RevokeBody, RotateBody, WindowBody
 from gateway.control.calls import ADMINISTRATORS, EVERYBODY, NO_ROLE, Call, body_of, query_of
-from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
+from gateway.control.issuance import ApiAccessRequired, Issuance, IssuanceClosed, KeyLimitReached
 from gateway.control.key_parts import shown_key, shown_retired
 from gateway.control.keys import AlreadyRevoked, KeyExpired, KeyRevoked, Keys
 from gateway.control.pages import KeysQuery, Listing, page_of
@@ -38,7 +38,7 @@ class KeyCalls:
                 body=NewKeyBody,
                 answer=answers.KeyCreated,
                 statuses=(201,),
-                problems=(NotFound, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName),
+                problems=(NotFound, IssuanceClosed, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName),
             ),
             Call(
                 method="GET",

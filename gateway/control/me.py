@@ -16,14 +16,14 @@ from gateway.control.authorization import administrator_of, person_of
 from gateway.control.bodies import Body, Digest, KeyName, NewKeyBody, Scopes
 from gateway.control.calls import NO_ROLE, Call, body_of
 from gateway.control.deeds import Answer
-from gateway.control.issuance import ApiAccessRequired, Issuance, KeyLimitReached
+from gateway.control.issuance import ApiAccessRequired, Issuance, IssuanceClosed, KeyLimitReached, is_issuance_open
 from gateway.control.key_parts import KeyParts
 from gateway.control.moments import Moment
 from gateway.control.problems import Problem, answered, reply
 from gateway.setting_values import EnvironmentName
 from gateway.stores.postgres import users as sql
 from gateway.stores.postgres.connection import Connection
-from gateway.stores.postgres.keys import DuplicateKey, DuplicateName, active_of_user
+from gateway.stores.postgres.keys import DuplicateKey, DuplicateName, active_of_user, owners
 from gateway.stores.postgres.users import EffectiveEntitlement
 
 READ_SECONDS = 3.0
@@ -72,10 +72,13 @@ class Outlook:
     entitlement: EffectiveEntitlement | None
     active: int
     limit: int
+    is_issuance_open: bool
 
     @property
     def refusal(self) -> type[Problem] | None:
         """Why no more key can be made now; None where one can."""
+        if not self.is_issuance_open:
+            return IssuanceClosed
         if self.entitlement is None or not self.entitlement.has_api_access:
             return ApiAccessRequired
         return KeyLimitReached if self.active >= self.limit else None
@@ -87,7 +90,7 @@ class OwnKeys:
     def __init__(self, parts: KeyParts, issuance: Issuance, key_scopes: Sequence[str]) -> None:
         self.key_scopes = tuple(key_scopes)
         self._postgres = parts.postgres
-        self._limit = parts.settings.max_per_user
+        self._settings = parts.settings
         self._issuance = issuance
 
     async def outlook(self, user_id: str) -> Outlook:
@@ -95,7 +98,10 @@ class OwnKeys:
 
         async def work(connection: Connection) -> Outlook:
             entitlement = await sql.effective_entitlement(connection, user_id)
-            return Outlook(entitlement, len(await active_of_user(connection, user_id)), self._limit)
+            active = len(await active_of_user(connection, user_id))
+            owner = (await owners(connection, [user_id], None, are_locked=False)).get(user_id)
+            is_open = owner is not None and is_issuance_open(self._settings, owner)
+            return Outlook(entitlement, active, self._settings.max_per_user, is_open)
 
         return await self._postgres.run(work, seconds=READ_SECONDS, is_read=True)
 
@@ -141,7 +147,14 @@ class MyCalls:
                 body=OwnKeyBody,
                 answer=answers.KeyCreated,
                 statuses=(201,),
-                problems=(ScopesNotGiven, ApiAccessRequired, KeyLimitReached, DuplicateKey, DuplicateName),
+                problems=(
+                    ScopesNotGiven,
+                    IssuanceClosed,
+                    ApiAccessRequired,
+                    KeyLimitReached,
+                    DuplicateKey,
+                    DuplicateName,
+                ),
             ),
         )
 

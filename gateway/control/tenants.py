@@ -29,6 +29,7 @@ def shown_tenant(tenant: TenantRow) -> dict[str, Any]:
         "id": tenant.id,
         "name": tenant.name,
         "status": tenant.status,
+        "issuance": tenant.issuance,
         "created_at": moments.text(tenant.created_at),
     }
 
@@ -71,6 +72,7 @@ class Tenants:
     async def change(self, caller: Administrator, tenant_id: str, body: TenantChange) -> Answer:
         """Rename, suspend or readmit: a suspended tenant's credentials are all refused (R104).
 
+        Or say whether its users get new keys (R225); a create that is under way at this moment may still make one.
         Raises NotFound, RevocationPending.
         """
         target = f"tenant:{tenant_id}"
@@ -79,7 +81,9 @@ class Tenants:
             tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
             status = body.status or tenant.status
             judge.declare(is_narrowing=status == "suspended" != tenant.status)
-            row = await sql.update(connection, tenant_id, name=body.name or tenant.name, status=status)
+            issuance = body.issuance if "issuance" in body.model_fields_set else tenant.issuance
+            name = body.name or tenant.name
+            row = await sql.update(connection, tenant_id, name=name, status=status, issuance=issuance)
             after = shown_tenant(row)
             return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), after, after)
 
@@ -129,7 +133,7 @@ class TenantCalls:
                 path="/v1/tenants/{id}",
                 handler=self.change,
                 roles=OPERATORS,
-                about="Rename, suspend or readmit a tenant",
+                about="Rename, suspend or readmit a tenant, or say whether its users get new keys",
                 body=TenantChange,
                 answer=answers.TenantChanged,
             ),
@@ -174,7 +178,9 @@ class TenantCalls:
 
         async def suspend(connection: Connection) -> Deed:
             tenant = _found(await sql.lock(connection, tenant_id), tenant_id)
-            row = await sql.update(connection, tenant_id, name=tenant.name, status="suspended")
+            row = await sql.update(
+                connection, tenant_id, name=tenant.name, status="suspended", issuance=tenant.issuance
+            )
             return Deed("tenant.change", target, tenant_id, shown_tenant(tenant), shown_tenant(row))
 
         async def empty(connection: Connection) -> Deed:

@@ -62,8 +62,8 @@ async def test_other_tenants_do_not_exist(house: House, kind: str) -> None:
         assert (await page.request.get(f"{house.url}/admin/keys/{ids['key']}/revoke")).status == refused
         assert await post(page, f"{house.url}/admin/keys/{ids['key']}/revoke", csrf) == refused
         assert await post(page, f"{house.url}/admin/keys", csrf, sought=ids["key"]) == 404
-        for path in (f"tenants/{ids['tenant']}/suspend", f"tenants/{ids['tenant']}/activate"):
-            assert await post(page, f"{house.url}/admin/{path}", csrf) == 403
+        for deed in ("suspend", "activate", "issuance"):
+            assert await post(page, f"{house.url}/admin/tenants/{ids['tenant']}/{deed}", csrf) == 403
         assert await post(page, f"{house.url}/admin/users/{ids['user']}/entitlement", csrf, plan="pro") == 403
     # Neither does a secret of theirs find more than one that never was.
     answers = []
@@ -132,6 +132,7 @@ async def test_an_auditor_of_all_reads_and_changes_nothing(house: House) -> None
     for address in (
         "tenants",
         f"tenants/{theirs['tenant']}/suspend",
+        f"tenants/{theirs['tenant']}/issuance",
         f"users/{theirs['user']}/entitlement",
         f"keys/{theirs['key']}/revoke",
         "explain",

@@ -261,6 +261,7 @@ OTHERS: dict[str, Any] = {
     "public_keys_url": "https://x/y", "jwks_url": "https://login/keys", "dsn": "postgresql://u@x/y", "mode": "shadow",
     "url": "redis://elsewhere", "sealing_key": SECRET[::-1], "secret": SECRET[::-1], "path": "/other",
     "trusted_header": "Forwarded", "without_postgres": "refuse", "without_redis": "refuse", "balance": "user_hash",
+    "issuance": "closed",
     "shared": "exact", "action": "report", "targets": ["http://10.9.9.9:1"], "paths": ["/elsewhere"], "hosts": ["h"],
     "methods": ["PUT"], "scopes": ["s"], "features": ["f"], "allow": ["192.0.2.0/24"], "deny": ["192.0.2.0/24"],
     "trusted_proxies": ["192.0.2.0/24"], "origins": ["https://b.example"], "headers": ["X-New"], "upgrades": ["h2c"],

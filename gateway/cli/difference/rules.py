@@ -234,6 +234,12 @@ _TABLE: Final[dict[str, Teller]] = {
         (OPENS, "keys that begin with {new}_ are accepted, and made"),
     ),
     "keys.max_per_user": number("the number of keys that a user may own", dangers=MORE),
+    "keys.issuance": worded_as(
+        {
+            "open": (OPENS, "new API keys are made, except for tenants whose own issuance is closed"),
+            "closed": (CLOSES, "no new API key is made, except for tenants whose own issuance is open"),
+        }
+    ),
     "keys.grace_seconds": number("how long a rotated secret still works", "seconds", dangers=MORE),
     "keys.imported": presence(
         (OPENS, "imported secrets, in shapes of their own, are accepted: {value}"),

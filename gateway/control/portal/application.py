@@ -89,6 +89,7 @@ class Portal:
                     revisions=revisions,
                     explain=explain,
                     environment=parts.secret_format.environment,
+                    issuance=parts.settings.issuance,
                 ),
                 self._tokens,
                 self._sessions,

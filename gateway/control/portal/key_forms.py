@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.consistency.confirmation import RevocationPending
 from gateway.control.bodies import LONGEST_GRACE_SECONDS, RevokeBody, parse_body
-from gateway.control.issuance import ApiAccessRequired, KeyLimitReached
+from gateway.control.issuance import ApiAccessRequired, IssuanceClosed, KeyLimitReached
 from gateway.control.keys import KeyRevoked, Keys
 from gateway.control.me import OwnKeyBody, OwnKeys, ScopesNotGiven
 from gateway.control.paths import id_in_path
@@ -114,7 +114,14 @@ class KeyForms:
         assert caller.user_id is not None
         try:
             answer = await self._own.create(caller, caller.user_id, _wanted(form))
-        except (InvalidBody, DuplicateName, ScopesNotGiven, ApiAccessRequired, KeyLimitReached) as error:
+        except (
+            InvalidBody,
+            DuplicateName,
+            ScopesNotGiven,
+            IssuanceClosed,
+            ApiAccessRequired,
+            KeyLimitReached,
+        ) as error:
             return await self._new(request, form, _mistakes(error), status=error.status)
         secret = answer.shown["secret"]
         return self._renderer.page(

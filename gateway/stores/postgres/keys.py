@@ -75,10 +75,14 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A user who is to own one more key, as the transaction sees it. `now` is the database's time."""
+    """A user who is to own one more key, as the transaction sees it. `now` is the database's time.
+
+    `issuance` is what is set for the tenant: `open`, `closed` or None.
+    """
 
     tenant_id: str
     has_api_access: bool
+    issuance: str | None
     now: datetime
 
 
@@ -104,8 +108,9 @@ def key_of(row: asyncpg.Record) -> KeyRow:
 
 
 _OWNERS = f"""
-    SELECT u.id, u.tenant_id, now(), {API_ACCESS} AS has_api_access
-    FROM users u LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan
+    SELECT u.id, u.tenant_id, now(), t.issuance, {API_ACCESS} AS has_api_access
+    FROM users u JOIN tenants t ON t.id = u.tenant_id
+    LEFT JOIN entitlements e ON e.user_id = u.id LEFT JOIN plans p ON p.name = e.plan
     WHERE u.id = ANY($1::text[]) AND ($2::text IS NULL OR u.tenant_id = $2) ORDER BY u.id"""  # noqa: S608  # our own text
 _OWNERS_LOCKED = _OWNERS + " FOR NO KEY UPDATE OF u"
 
@@ -120,7 +125,7 @@ async def owners(
     """
     statement = _OWNERS_LOCKED if are_locked else _OWNERS
     rows = await connection.fetch(statement, list(user_ids), tenant_id)
-    return {row["id"]: Owner(row["tenant_id"], row["has_api_access"], row["now"]) for row in rows}
+    return {row["id"]: Owner(row["tenant_id"], row["has_api_access"], row["issuance"], row["now"]) for row in rows}
 
 
 async def lock_owner(connection: Connection, user_id: str, tenant_id: str | None) -> Owner | None:

@@ -29,16 +29,17 @@ class UnknownTenant(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """One tenant. `status` is `active` or `suspended`."""
+    """One tenant. `status` is `active` or `suspended`, `issuance` `open`, `closed` or None: as configured."""
 
     id: str
     name: str
     status: str
+    issuance: str | None
     created_at: datetime
 
 
 def _tenant(row: asyncpg.Record) -> TenantRow:
-    return TenantRow(row["id"], row["name"], row["status"], row["created_at"])
+    return TenantRow(row["id"], row["name"], row["status"], row["issuance"], row["created_at"])
 
 
 async def insert(connection: Connection, tenant_id: str, name: str) -> TenantRow:
@@ -74,10 +75,14 @@ async def page(connection: Connection, *, only_id: str | None, after: str, limit
     return [_tenant(row) for row in rows]
 
 
-async def update(connection: Connection, tenant_id: str, *, name: str, status: str) -> TenantRow:
-    """Overwrite name and status of a tenant that the caller has locked."""
+async def update(connection: Connection, tenant_id: str, *, name: str, status: str, issuance: str | None) -> TenantRow:
+    """Overwrite name, status and issuance of a tenant that the caller has locked."""
     row = await connection.fetchrow(
-        "UPDATE tenants SET name = $2, status = $3 WHERE id = $1 RETURNING *", tenant_id, name, status
+        "UPDATE tenants SET name = $2, status = $3, issuance = $4 WHERE id = $1 RETURNING *",
+        tenant_id,
+        name,
+        status,
+        issuance,
     )
     assert row is not None
     return _tenant(row)

@@ -17,12 +17,29 @@ async def test_a_tenant_from_creation_to_deletion(shell: Shell) -> None:
     suspended = await shell.done("tenants", "suspend", "new")
     assert (suspended["status"], suspended["propagation"]["state"]) == ("suspended", "confirmed")
     assert (await shell.done("tenants", "activate", "new"))["status"] == "active"
+    for word, issuance in (("closed", "closed"), ("open", "open"), ("configured", None)):
+        assert (await shell.done("tenants", "issuance", "new", word))["issuance"] == issuance
     shown = await shell.done("tenants", "show", "new")
     assert shown == {name: made[name] for name in shown}
     assert "say --yes" in await shell.failed(2, "tenants", "delete", "new")
     assert await shell.done("tenants", "delete", "new", "--yes") == {"deleted": {"kind": "tenant", "id": "new"}}
     assert "not_found" in await shell.failed(1, "tenants", "show", "new")
     assert "not_found" in await shell.failed(1, "users", "show", "nina")
+
+
+async def test_a_tenant_that_gets_no_keys(shell: Shell) -> None:
+    """No command makes one, and the next step is told; the file's own word counts for commands on the stores. R225."""
+    await shell.done("tenants", "issuance", "acme", "closed")
+    said = await shell.failed(1, "keys", "create", "--user", "ada", "--name", "a")
+    assert "issuance_closed" in said
+    assert "ostiary tenants issuance <tenant> open" in said
+    assert "issuance" in await shell.failed(2, "tenants", "issuance", "acme", "ajar")
+    if shell.door[0] == "-c":
+        shell.config.write_text(shell.config.read_text().replace("keys:", "keys:\n  issuance: closed"))
+        assert "issuance_closed" in await shell.failed(1, "keys", "create", "--user", "olga", "--name", "a")
+    assert await shell.world.execute("SELECT count(*) FROM api_keys") == 0
+    await shell.done("tenants", "issuance", "acme", "open")
+    assert (await shell.done("keys", "create", "--user", "ada", "--name", "a"))["name"] == "a"
 
 
 async def test_a_user_from_creation_to_deletion(shell: Shell) -> None:

@@ -17,7 +17,7 @@ async def test_a_tenant_from_creation_to_deletion(management: Management) -> Non
     changed = await management.expect(200, "PATCH", "/v1/tenants/new", {"status": "suspended"})
     assert (changed["name"], changed["status"]) == ("New", "suspended")
     shown = await management.expect(200, "GET", "/v1/tenants/new")
-    assert shown == {name: changed[name] for name in ("id", "name", "status", "created_at")}
+    assert shown == {name: changed[name] for name in ("id", "name", "status", "issuance", "created_at")}
     await management.expect(204, "DELETE", "/v1/tenants/new")
     await management.expect(404, "GET", "/v1/tenants/new")
     await management.expect(404, "DELETE", "/v1/tenants/new")

@@ -28,7 +28,7 @@ USAGE_DAYS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts, all of one node. `environment` is that of this installation."""
+    """The parts, all of one node. `environment` is that of this installation, `issuance` the configured one."""
 
     renderer: Renderer
     postgres: Postgres
@@ -45,6 +45,7 @@ class Services:
     revisions: RevisionLog
     explain: Explain
     environment: str
+    issuance: str
 
     def changed(
         self, request: web.Request, outcome: Answer | RevocationPending, *, said: str, back: Sequence[tuple[str, str]]

@@ -1,6 +1,7 @@
 """Pages on tenants: which there are, what one has used, and whether its credentials are admitted."""
 
 import json
+from typing import Final, Literal
 
 from aiohttp import web
 
@@ -17,6 +18,12 @@ from gateway.control.portal.visits import Access, Page, administrator_of
 from gateway.control.problems import InvalidBody
 from gateway.setting_values import PORTAL_PATH
 from gateway.stores.postgres.tenants import DuplicateTenant
+
+ISSUANCE: Final[dict[str, tuple[Literal["open", "closed"] | None, str]]] = {  # by what is chosen
+    "open": ("open", "gets new API keys"),
+    "closed": ("closed", "gets no new API keys; those that it has can be rotated and revoked"),
+    "configured": (None, "gets new API keys as the configuration says"),
+}
 
 
 class TenantPages:
@@ -35,6 +42,7 @@ class TenantPages:
             Page("GET", f"{one}/suspend", self.ask_suspend, done, OPERATORS),
             Page("POST", f"{one}/suspend", self.suspend, done, OPERATORS),
             Page("POST", f"{one}/activate", self.activate, done, OPERATORS),
+            Page("POST", f"{one}/issuance", self.set_issuance, done, OPERATORS),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -72,6 +80,7 @@ class TenantPages:
             request,
             "admin/tenant.html",
             tenant=tenant,
+            configured=self._services.issuance,
             usage=usage,
             chart=daily(usage.days, tenant.name),
         )
@@ -88,6 +97,14 @@ class TenantPages:
     async def activate(self, request: web.Request) -> web.Response:
         """`POST /portal/admin/tenants/{id}/activate`."""
         return await self._change(request, TenantChange(status="active"), "is active: its credentials work again")
+
+    async def set_issuance(self, request: web.Request) -> web.Response:
+        """`POST /portal/admin/tenants/{id}/issuance`: whether its users get new keys (R225)."""
+        chosen = (await read_form(request)).text("issuance")
+        if chosen not in ISSUANCE:
+            raise InvalidBody([{"place": "issuance", "message": f"Choose one of {', '.join(ISSUANCE)}"}])
+        issuance, said = ISSUANCE[chosen]
+        return await self._change(request, TenantChange(issuance=issuance), said)
 
     async def _change(self, request: web.Request, change: TenantChange, said: str) -> web.Response:
         caller, tenant_id = administrator_of(request), id_in_path(request)
