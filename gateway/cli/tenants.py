@@ -110,7 +110,7 @@ def activate(
 @app.command(epilog="Example: `ostiary tenants issuance acme closed -c gateway.yaml`")
 def issuance(
     tenant_id: TenantArgument,
-    word: Annotated[IssuanceWord, typer.Argument(help="`configured`: as `keys.issuance` says.")],
+    word: Annotated[IssuanceWord, typer.Argument(help="`configured`: as `keys.issuance` says.", metavar="ISSUANCE")],
     config: ConfigOption = None,
     api: ApiOption = None,
     token_file: TokenFileOption = None,

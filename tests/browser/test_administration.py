@@ -143,6 +143,34 @@ async def test_a_key_is_found_by_its_secret_and_ended(house: House) -> None:
     await page.context.close()
 
 
+async def test_a_tenant_is_closed_for_new_keys(house: House) -> None:
+    """Its users find a sentence in place of the form, and the form again once it is opened; their keys work. R225."""
+    tenant = await house.tenant("Northwind")
+    user = await house.user(tenant=tenant)
+    key = await house.key(user, "laptop")
+    page, own = await house.at_desk(), await house.signed_in(user)
+    await own.goto(f"{house.url}/keys/new")
+    await page.goto(f"{house.url}/admin/tenants/{tenant}")
+    await page.get_by_label("For this tenant they are").select_option("not made")
+    await look_at(page, "admin-tenant")
+    await page.get_by_role("button", name="Set for this tenant").click()
+    await expect(page.get_by_text("Northwind gets no new API keys")).to_be_visible()
+    await own.get_by_label("Name").fill("one more")
+    await own.get_by_role("button", name="Create the key").click()
+    await expect(own.get_by_text("No new keys are made at present")).to_be_visible()
+    await look_at(own, "issuance-closed")
+    assert await house.execute("SELECT count(*) FROM api_keys WHERE user_id = $1", user) == 1
+    assert await house.ask(key["secret"]) == (200, None)
+    await page.get_by_role("link", name="Northwind").click()
+    await expect(page.get_by_label("For this tenant they are")).to_have_value("closed")
+    await page.get_by_label("For this tenant they are").select_option("as configured: made")
+    await page.get_by_role("button", name="Set for this tenant").click()
+    await own.goto(f"{house.url}/keys/new")
+    await expect(own.get_by_label("Name")).to_be_visible()
+    await page.context.close()
+    await own.context.close()
+
+
 async def test_a_tenant_is_made_suspended_and_activated(house: House) -> None:
     """Suspended: 403 on every node by the time that the page says so; activated: 200 again. R104 R221."""
     page = await house.at_desk()
