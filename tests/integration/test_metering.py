@@ -159,16 +159,15 @@ async def test_a_batch_whose_answer_was_lost_counts_once(
         async def is_all_there() -> bool:
             return await metered(postgres_dsn) == books.totals
 
-        for _ in range(3):  # on one connection in the end, which knows the statement: a new one would have to ask first
-            await ask(node, caller, times=5)
-            await until(is_all_there, what="a batch")
-        wire.silence(requests=False, replies=True)
+        await ask(node, caller, times=15)
+        await until(is_all_there, what="a batch")
+        held = wire.hold_reply(b"orders")  # the route's name: nothing else that is asked names it
         await ask(node, caller, times=20)
+        await held.wait_until_caught(10)
         await until(is_all_there, what="the batch to be committed, though nobody hears of it")
         await ask(node, caller, times=30)
         await until(lambda: "usage_not_written" in node.log, what="it to be given up")
-        wire.break_links()
-        await wire.mend()
+        held.lose()
         await until(is_all_there, what="what was counted meanwhile", seconds=20)
         assert await node.stop() == 0
         assert await metered(postgres_dsn) == books.totals

@@ -39,9 +39,9 @@ async def test_a_token_is_minted_and_shown(node: GatewayProcess, postgres_dsn: s
     assert (told["is_signed"], told["is_expired"]) == (True, False)
     assert (told["claims"]["sub"], told["claims"]["scopes"]) == (ada.user_id, ["a"])
     assert token not in shown.stdout
-    table = (await command("tokens", "show", "--url", node.proxy_url, stdin=token)).stdout
-    assert f"secret_id    {told['claims']['secret']}" in table
-    assert "nothing can show it again" not in table
+    claims = (await command("tokens", "show", "--url", node.proxy_url, stdin=token)).stdout
+    assert f"secret_id    {told['claims']['secret']}" in claims
+    assert "nothing can show it again" not in claims
     unasked = json.loads((await command("tokens", "show", "-o", "json", stdin=token)).stdout)
     assert unasked["is_signed"] is None
 
