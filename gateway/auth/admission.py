@@ -240,7 +240,7 @@ class Admission:
             if token is None:
                 return None
             if token.is_once and not is_stream:
-                return self._refuse(TOKEN_USED, "local", token.kind) if token.is_used else None
+                return self._refuse_used(token, "local") if token.is_used else None
             entry = token
         now = self._monotonic()
         if now >= self._view.fresh_until or now >= entry.warm_until:
@@ -284,6 +284,10 @@ class Admission:
         self._auth.inc("none" if refusal.reason is Reason.MISSING_API_KEY else kind, tier, refusal.reason)
         return refusal
 
+    def _refuse_used(self, entry: Entry, tier: str) -> Refusal:
+        owner = _owner_of(entry.verdict) if isinstance(entry.verdict, Admitted) else None
+        return self._refuse(TOKEN_USED if owner is None else TOKEN_USED.of(owner), tier, entry.kind)
+
     # -- the cold door
 
     async def resolve(self, credential: Credential, access: Access, *, is_stream: bool = False) -> Admitted | Refusal:
@@ -308,7 +312,7 @@ class Admission:
                 entry, tier = await self._shared_flight(digest, fill)
                 if once is not None and self._would_admit(entry, access):
                     if not await self._is_first_use(once, entry):
-                        return self._refuse(TOKEN_USED, tier, entry.kind)
+                        return self._refuse_used(entry, tier)
                     once = None  # what has changed meanwhile decides nevertheless
                 now = self._monotonic()
                 # What is still held has not been evicted, also where the view no longer remembers as far back.

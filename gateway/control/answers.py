@@ -16,7 +16,8 @@ Limits = dict[str, int]
 class Answer(BaseModel):
     """A JSON object with these members and no other."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built once the document is asked for: no node needs them to serve.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Propagation(Answer):

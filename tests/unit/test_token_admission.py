@@ -9,7 +9,7 @@ import pytest
 from gateway.auth.admission import NEGATIVE_ENTRIES, Admitted
 from gateway.auth.credentials import Token
 from gateway.auth.principal import AuthKind
-from gateway.auth.refusal import Reason
+from gateway.auth.refusal import Owner, Reason, Refusal
 from gateway.auth.secrets import sha256_digest
 from gateway.auth.tokens import Signers, TokenVerifier
 from gateway.auth.verdict import Access
@@ -280,6 +280,9 @@ async def test_a_token_for_one_request_admits_one() -> None:
     made, presented = world(), token(once=True)
     outcomes = await asyncio.gather(*(made.outcome(presented, OPEN_TO_TOKENS) for _ in range(5)))
     assert sorted(outcomes) == ["admitted k"] + ["token_used"] * 4
+    refusal = made.admission.admit(presented, OPEN_TO_TOKENS)
+    assert isinstance(refusal, Refusal)
+    assert refusal.owner == Owner("k", "t", "u"), "the meter counts it for the key"
     assert len(made.truth.used) == 5
     assert [await made.outcome(presented, OPEN_TO_TOKENS) for _ in range(3)] == ["token_used"] * 3
     assert (len(made.truth.used), len(made.truth.bound_questions)) == (5, 1)
