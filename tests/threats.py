@@ -255,7 +255,8 @@ def marks(tests: Path) -> Iterator[Mark]:
 
 def _is_mark(node: ast.AST) -> bool:
     """Whether it is `pytest.mark.threat`, or `mark.threat`."""
-    return isinstance(node, ast.Attribute) and ast.unparse(node) in (f"pytest.mark.{MARK}", f"mark.{MARK}")
+    is_named_so = isinstance(node, ast.Attribute) and node.attr == MARK
+    return is_named_so and ast.unparse(node) in (f"pytest.mark.{MARK}", f"mark.{MARK}")
 
 
 def _literals(call: ast.Call) -> tuple[str, ...] | None:
