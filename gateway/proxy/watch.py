@@ -15,12 +15,13 @@ from gateway.limits.metering import Owner
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.tally import METHODS, Outcome
 from gateway.telemetry import trace_context
-from gateway.telemetry.access import LONGEST_PATH, AccessLog, Level
-from gateway.telemetry.logs import SECRET
+from gateway.telemetry.access import LONGEST_PATH, AccessLog
+from gateway.telemetry.logs import SECRET, Level
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.tracing import Span, Tracing
 
 SLOW_SECONDS: Final = 0.1  # worth an exemplar, where no request is watched for another reason
+SHORTEST_SECRET: Final = 34  # characters that `SECRET` matches at least; `SAYS_KEY` takes more
 SAYS_KEY: Final = re.compile(r"[0-9A-Za-z_\-.~]{40,}")  # as long as a key: no part of a path that anybody reads
 
 _LEVELS: Final[dict[Outcome, Level]] = {
@@ -69,7 +70,8 @@ class Ended:
     @property
     def name(self) -> str:
         """The request id, fit to be written down: a caller may have sent a key as one."""
-        return SECRET.sub(r"\1***", self.request_id.decode("latin-1"))
+        name = self.request_id.decode("latin-1")
+        return name if len(name) < SHORTEST_SECRET else SECRET.sub(r"\1***", name)
 
     @property
     def path(self) -> str:
@@ -77,6 +79,8 @@ class Ended:
         if self.request is None:
             return ""
         path = self.request.target.partition(b"?")[0].decode("latin-1")
+        if len(path) < SHORTEST_SECRET:
+            return path
         return SAYS_KEY.sub(lambda found: found[0][:8] + "***", path)[:LONGEST_PATH]
 
 

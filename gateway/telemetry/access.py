@@ -5,11 +5,9 @@ is 32 hexadecimal digits, and its own request id. No other header, no query and 
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from gateway.telemetry.logs import request_logger
-
-Level = Literal["info", "warning", "error"]
+from gateway.telemetry.logs import Level, RequestLines
 
 # Everything that a line may say, beside `timestamp`, `level`, `event` and `worker`.
 FIELDS: Final = (
@@ -48,7 +46,7 @@ class AccessLog:
         self._now = now
         self._second = 0
         self._told = 0  # in this second, about failures
-        self._log = request_logger()
+        self._lines = RequestLines()
 
     def is_wanted(self, level: Level) -> bool:
         """Whether a request that ended at this level is to be written.
@@ -68,4 +66,4 @@ class AccessLog:
 
     def write(self, level: Level, fields: dict[str, Any]) -> None:
         """Write a line. `fields` are of `FIELDS`."""
-        getattr(self._log, level)("request", **fields)
+        self._lines.write(level, fields)

@@ -6,12 +6,16 @@ As text for people, in which a traceback takes lines of its own; or as JSON, whe
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Final, Protocol, TextIO, cast
+from typing import Final, Literal, Protocol, TextIO, cast, get_args
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+Level = Literal["info", "warning", "error"]  # of lines of the access log
+LEVELS: Final = get_args(Level)
 
 SECRET: Final = re.compile(r"((?:[a-z0-9-]{1,16}_){1,2}[0-9A-Za-z]{6})[0-9A-Za-z]{26,}")
 
@@ -54,20 +58,38 @@ def write_logs(file: File, *, level: str = "info", is_json: bool = False, **alwa
     )
 
 
-def request_logger() -> FilteringBoundLogger:
-    """A logger for lines of the access log, set up as the others are, in a third of their time.
+class RequestLines:
+    """Lines of the access log: they look as all others do, and take a fifth of their time.
 
-    Its events hold text that is fit to be written already: it is not searched again.
+    None of structlog's steps is taken for them. Fields hold text that is fit to be written already, and a level that is
+    not written is found out before anything is put together.
     """
-    config = structlog.get_config()
-    is_json = config["processors"][-1] is as_json
-    unneeded = {masked, structlog.processors.format_exc_info, escaped if is_json else None}
-    processors = [one for one in config["processors"][:-1] if one not in unneeded]
-    processors.append(as_json if is_json else as_pairs)
-    logger: FilteringBoundLogger = structlog.wrap_logger(
-        config["logger_factory"](), processors=processors, wrapper_class=config["wrapper_class"]
-    ).bind()  # once: that costs as much as a line
-    return logger
+
+    def __init__(self) -> None:
+        config = structlog.get_config()
+        logger: FilteringBoundLogger = structlog.get_logger()
+        processors = config["processors"]
+        self._is_json = processors[-1] is as_json
+        saying_always = (one for one in processors if isinstance(one, partial) and one.func is saying)
+        self._always: Mapping[str, int] = next((one.args[0] for one in saying_always), {})
+        self._written = {
+            level for level in LEVELS if logger.is_enabled_for(logging.getLevelNamesMapping()[level.upper()])
+        }
+        self._write = config["logger_factory"]().msg
+        self._second = 0
+        self._stamp = ""
+
+    def write(self, level: Level, fields: Mapping[str, object]) -> None:
+        """Write one."""
+        if level not in self._written:
+            return
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        timestamp = f"{self._stamp}.{int((now - second) * 1_000_000):06}Z"
+        event = {"timestamp": timestamp, "level": level, "event": "request", **self._always, **fields}
+        self._write(JSON.encode(event) if self._is_json else as_pairs(event))
 
 
 def as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
@@ -75,10 +97,13 @@ def as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     return JSON.encode(event)
 
 
-def as_pairs(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """As a structlog processor: like the lines for people, without their colours."""
+def as_pairs(event: EventDict) -> str:
+    """Like the lines for people, without their colours."""
     head = f"{event.pop('timestamp')} [{event.pop('level'):<9}] {event.pop('event')}"
-    return " ".join((head, *(f"{name}={value}" for name, value in event.items())))
+    pairs = " ".join([f"{name}={value}" for name, value in event.items()])
+    if not pairs.isprintable():
+        pairs = " ".join([f"{name}={value}" for name, value in escaped(None, "", event).items()])
+    return f"{head} {pairs}"
 
 
 def saying(always: Mapping[str, int], logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 # For lines in lower case, each behind a break: patterns that begin with letters take a tenth of the time.
 # Blanks around a value are taken off afterwards: a pattern for them would take a second over a line full of them.
 _LINE: Final = re.compile(rb"\ntraceparent:([^\r\n]*)")
+_NAME: Final = b"\ntraceparent:"  # mostly there is none: a search for bytes takes a third of the time of a pattern
 _STATE: Final = re.compile(rb"\ntracestate:([^\r\n]*)")
 _PARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TO_REPLACE: Final = re.compile(rb"^(?:traceparent|tracestate):[^\r]*\r\n", re.IGNORECASE | re.MULTILINE)
@@ -32,6 +33,8 @@ def read(lines: bytes) -> TraceContext | None:
     """The context in these header lines; None where there is none, or one that is malformed (W3C 3.2)."""
     text = b"\n" + lines
     lower = text.lower()
+    if _NAME not in lower:
+        return None
     found = _values(_LINE, text, lower)
     if len(found) != 1:
         return None
