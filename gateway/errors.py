@@ -43,6 +43,13 @@ class StoreUnavailable(Outage):
     """Postgres or Redis did not answer in time, or answered with an error. The message says which, and why."""
 
 
+class LimitsUnavailable(Outage):
+    """The shared budget cannot be asked, and the rule says that nobody passes then."""
+
+    code = "limits_unavailable"
+    public = "The gateway cannot tell right now how much of this limit is left. Try again shortly."
+
+
 class MalformedRow(StoreUnavailable):
     """A row that is not of the expected shape: nobody can tell what it means, and the store is well otherwise."""
 

@@ -9,20 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.auth.principal import Principal
-from gateway.errors import Outage, StoreUnavailable
+from gateway.errors import LimitsUnavailable, StoreUnavailable
 from gateway.limits.account import Shortage
 from gateway.limits.calendar import Calendar
 from gateway.limits.ledger import Ledger
 from gateway.limits.limit import Allowance
 from gateway.limits.rules import Held, Leased, RouteLimits, Rule
 from gateway.telemetry.metrics import Metrics
-
-
-class LimitsUnavailable(Outage):
-    """The shared budget cannot be asked, and the rule says that nobody passes then."""
-
-    code = "limits_unavailable"
-    public = "The gateway cannot tell right now how much of this limit is left. Try again shortly."
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.principal import AuthKind, Principal
+from gateway.errors import LimitsUnavailable
 from gateway.limits.calendar import Calendar
 from gateway.limits.ledger import Ledger
 from gateway.limits.limit import Allowance, limits_of
-from gateway.limits.limiter import Denied, Limiter, LimitsUnavailable, Verdict
+from gateway.limits.limiter import Denied, Limiter, Verdict
 from gateway.limits.rules import By, RouteLimits, Rule
 from gateway.stores.records import SecretState
 from gateway.telemetry.metrics import Metrics
