@@ -265,7 +265,8 @@ async def test_without_a_key_to_sign_by(stage: Stage) -> None:
     for answer in await world.ask_all(key.secret):
         assert (answer.status, answer.code) == (503, "auth_unavailable")
     await world.admitted(key, path="/plain")
-    assert "tokens.sealing_key does not open the signing key" in world.nodes[0].log
+    told = "tokens.sealing_key does not open the signing key"
+    await until(lambda: told in world.nodes[0].log, what="a line that tells")
     await stage.signing_keys("withdraw", current)
     for answer in await world.admitted(key):
         await stage.verified(answer)

@@ -160,7 +160,7 @@ async def test_a_worker_that_hangs_is_killed(gateway: StartGateway) -> None:
     clients = [Client(*streams) for streams in connections]
     answers: list[Any] = await asyncio.wait_for(asyncio.gather(*(client.ask() for client in clients)), 40)
     assert answers == [200] * 16
-    died = crew.events("worker_died")[0]
+    died = await crew.first("worker_died")
     assert f"pid={victim}" in died
     assert "signal=SIGKILL" in died
     assert "silent_seconds=15" in died

@@ -116,7 +116,7 @@ async def test_settings_that_cannot_be_used_change_nothing(gateway: StartGateway
     (tmp_path / "no.pem").write_text("no certificate")
     tls = {"cert": str(tmp_path / "no.pem"), "key": str(tmp_path / "no.pem")}
     await reload(node, {"listen": {"admin": admin, "handover": None, "tls": tls}}, ends_with="reload_given_up")
-    assert "listen.tls" in Crew(node).events("successor_not_ready")[0]
+    assert "listen.tls" in await Crew(node).first("successor_not_ready")
     assert await status(node, "/public") == 200
     await reload(node, {"listen": {"tls": None}, "routes": ROUTES})
     assert await status(node, "/news") == 200
@@ -143,7 +143,7 @@ async def test_who_does_not_become_ready_is_given_up(gateway: StartGateway, post
     node = await gateway()
     away = postgres_dsn.rpartition("@")[0] + f"@{HOST}:1/nothing"
     await reload(node, {"postgres": {"dsn": away}}, ends_with="reload_given_up")
-    assert "it was not ready within 30 s" in Crew(node).events("successor_not_ready")[0]
+    assert "it was not ready within 30 s" in await Crew(node).first("successor_not_ready")
     assert await status(node, "/public") == 200
     await reload(node, {"postgres": {"dsn": postgres_dsn}})
 

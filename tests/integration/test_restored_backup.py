@@ -335,4 +335,4 @@ async def test_files_of_a_backup(prepare: Callable[[Path], None], site: Site, ow
     for node in site.nodes:
         assert (await site.call(node, late["secret"])).code == "invalid_api_key"
         assert (await site.call(node, steady["secret"])).who == steady["id"]
-    assert any("revision_went_backwards" in node.log for node in site.nodes)
+    await until(lambda: any("revision_went_backwards" in node.log for node in site.nodes), what="a line that tells")

@@ -184,7 +184,7 @@ async def test_connections_that_wait_outlive_a_worker(crew_of_two: CrewOfTwo) ->
     crew.kill(victim)
     assert await asyncio.wait_for(asyncio.gather(*answers), 10) == [200] * CONNECTIONS
     await crew.ready_pids()
-    assert "signal=SIGKILL restart_in_seconds=0" in crew.events("worker_died")[0]
+    assert "signal=SIGKILL restart_in_seconds=0" in await crew.first("worker_died")
 
 
 async def pauses_after_a_death(crew: Crew, survivor: int) -> list[str]:
@@ -362,7 +362,7 @@ async def test_settings_that_cannot_be_used_change_nothing(crew_of_two: CrewOfTw
     (tmp_path / "no.pem").write_text("no certificate")
     tls = {"cert": str(tmp_path / "no.pem"), "key": str(tmp_path / "no.pem")}
     await reload(crew, {"listen": {"admin": admin, "tls": tls}}, ends_with="reload_given_up")
-    assert "listen.tls" in crew.events("worker_not_ready")[0]
+    assert "listen.tls" in await crew.first("worker_not_ready")
     assert await crew.ready_pids() == before
 
     await reload(crew, {"listen": {"tls": None}}, ends_with="reloaded")

@@ -122,8 +122,8 @@ async def test_what_cannot_be_confirmed_is_pending_until_it_is_repeated(fragile:
         assert (reply.status, reply.code) == (503, "revocation_pending"), reply.text
         assert int(reply.headers["Retry-After"]) > 0
         check_generic(reply.text)
-    assert "propagation_unconfirmed" in world.nodes[0].log
-    await until(lambda: keys[0].id in world.nodes[0].log, what="the line about the first key")
+    for text in ("propagation_unconfirmed", keys[0].id):
+        await until(lambda text=text: text in world.nodes[0].log, what=f"a line with {text}")
     assert await pending(world) == len(calls)
     for key, (*_, code) in zip(keys, calls, strict=True):
         assert (await world.ask(0, key.secret)).code == code
