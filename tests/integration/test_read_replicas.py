@@ -129,7 +129,7 @@ async def test_a_replica_that_is_away_or_frozen_costs_a_moment(fleet: Fleet) -> 
     fleet.replica.resume()
     await fleet.replica.stop()
     assert await fleet.ask(node, callers[1].secret) == 200
-    assert node.log.count("replica_failing") == 1
+    await until(lambda: node.log.count("replica_failing") == 1, what="the line about the replica")
     await fleet.replica.start()
     spare = iter([*callers[2:], *[await plant(fleet.primary.dsn, Caller(f"more{number}")) for number in range(60)]])
     await fleet.replica.until_caught_up()
