@@ -14,6 +14,7 @@ from gateway.stores.postgres.connection import Postgres
 from gateway.telemetry.metrics import Metrics
 from tests.conftest import StartGateway
 from tests.fixtures import psql
+from tests.fixtures.echoing import echo
 from tests.fixtures.gateway import GatewayProcess, operator_token
 from tests.fixtures.limited import ask
 from tests.fixtures.planted import Caller, plant
@@ -118,16 +119,8 @@ async def test_where_nobody_can_tell_nobody_is_admitted(
 
 async def test_a_stream_goes_on_after_its_token_was_used(gateway: StartGateway, postgres_dsn: str) -> None:
     """What a token for one request has opened stays open, and ends with its key. R149, R197."""
-
-    async def socket(request: web.Request) -> web.WebSocketResponse:
-        response = web.WebSocketResponse()
-        await response.prepare(request)
-        async for message in response:
-            await response.send_str(message.data)
-        return response
-
     app = web.Application()
-    app.router.add_get("/orders/live", socket)
+    app.router.add_get("/orders/live", echo)
     ada = await plant(postgres_dsn)
     async with TestServer(app) as live:
         node = await gateway({**CHANGES, "upstreams": {"orders": {"targets": [f"http://127.0.0.1:{live.port}"]}}})

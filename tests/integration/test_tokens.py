@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.auth.signing import Sealer
 from gateway.embedded.keeper import Addresses
+from tests.fixtures.echoing import echo
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.launching import command
 from tests.fixtures.signed import AUDIENCE, ISSUER, SEALING_KEY, Signer, base64url
@@ -137,15 +138,6 @@ async def feed(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def socket(request: web.Request) -> web.WebSocketResponse:
-    """Echoes."""
-    response = web.WebSocketResponse()
-    await response.prepare(request)
-    async for message in response:
-        await response.send_str(message.data)
-    return response
-
-
 async def show(request: web.Request) -> web.Response:
     """The headers that arrived."""
     return web.json_response({name.lower(): value for name, value in request.headers.items()})
@@ -158,7 +150,7 @@ async def stage(
     """Shared: each test uses keys of its own."""
     live = web.Application()
     live.router.add_get("/live/feed", feed)
-    live.router.add_get("/live/socket", socket)
+    live.router.add_get("/live/socket", echo)
     live.router.add_route("*", "/live", show)
     runner = web.AppRunner(live)
     await runner.setup()
