@@ -285,8 +285,8 @@ class Admission:
         return refusal
 
     def _refuse_used(self, entry: Entry, tier: str) -> Refusal:
-        owner = _owner_of(entry.verdict) if isinstance(entry.verdict, Admitted) else None
-        return self._refuse(TOKEN_USED if owner is None else TOKEN_USED.of(owner), tier, entry.kind)
+        assert isinstance(entry.verdict, Admitted), "nothing else uses a token up"
+        return self._refuse(TOKEN_USED.of(_owner_of(entry.verdict)), tier, entry.kind)
 
     # -- the cold door
 
@@ -546,10 +546,10 @@ class Admission:
     async def _is_first_use(self, claims: Claims, entry: Entry) -> bool:
         """Use the token up. Raises StoreUnavailable: it may then have been used, and admits nobody (R149)."""
         assert self._tokens is not None
+        assert isinstance(entry, TokenEntry)
         _, truth = self._tokens
         is_first = await self._ask_once(lambda: truth.use(claims.token_id, claims.ends_at))
-        if isinstance(entry, TokenEntry):
-            entry.is_used = True
+        entry.is_used = True
         return is_first
 
     def _token_entry(self, claims: Claims, finding: Finding, subjects: tuple[str, ...]) -> TokenEntry:

@@ -106,6 +106,7 @@ class Asked:
     def __init__(self, truth: KeyTruth, shared: SharedCache | None, key_id: str | None) -> None:
         self.found: Finding | None = None
         self.is_away = False
+        self.is_used = False
         self.found_shared: Finding | None = None
         self._truth = truth
         self._shared = shared
@@ -123,7 +124,8 @@ class Asked:
 
     async def use(self, token_id: str, ends_at: float) -> bool:
         """As TokenTruth; it is not used up by this."""
-        return not await self._truth.is_used(token_id)
+        self.is_used = await self._truth.is_used(token_id)
+        return not self.is_used
 
     async def _noted(self, answer: Awaitable[Finding]) -> Finding:
         try:
@@ -155,7 +157,6 @@ class Hearing:
         self._asked = Asked(parts.truth, parts.shared, key_id)
         self._local = parts.admission.held(digest)
         self._claims: Claims | None = None
-        self._is_used = False
         self.admission = parts.admission.apart(
             digest,
             truth=self._asked,
@@ -174,7 +175,8 @@ class Hearing:
                 said = None if self._parts.judge is None else await self._parts.judge.verify(credential.text)
                 if isinstance(said, Claims):
                     self._claims = said
-                    self._is_used = said.is_once and await self._parts.truth.is_used(said.token_id)
+                    if said.is_once:
+                        await self._asked.use(said.token_id, said.ends_at)
                     await self._asked.find_bound(said.key_id, said.secret_id, said.signer_id)
                 return
             await self._asked.get(self._digest)
@@ -259,7 +261,7 @@ class Hearing:
         if record is not None or not self._asked.is_away:
             told.append(_rule(Reason.INVALID_TOKEN, record is not None, facts))
         told.append(_rule(Reason.TOKEN_EXPIRED, now < claims.ends_at, {"ends_at": _iso(claims.ends_at)}))
-        return [*told, _rule(Reason.TOKEN_USED, not self._is_used)] if claims.is_once else told
+        return [*told, _rule(Reason.TOKEN_USED, not self._asked.is_used)] if claims.is_once else told
 
     def subject(self) -> dict[str, Any] | None:
         """Whose key it is."""

@@ -54,6 +54,8 @@ class AccessLog:
         A sample has all that failed on our side or the upstream's, up to a number a second. What clients do wrong is
         sampled like everything else: else anybody could fill the log.
         """
+        if level not in self._lines.levels:
+            return False
         if self._share is None or self._chance() < self._share:
             return True
         if level == "info":

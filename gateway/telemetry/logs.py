@@ -59,10 +59,10 @@ def write_logs(file: File, *, level: str = "info", is_json: bool = False, **alwa
 
 
 class RequestLines:
-    """Lines of the access log: they look as all others do, and take a fifth of their time.
+    """Lines of the access log: they look as all others do, and none of structlog's steps is taken for them.
 
-    None of structlog's steps is taken for them. Fields hold text that is fit to be written already, and a level that is
-    not written is found out before anything is put together.
+    Fields hold text that is fit to be written already. `levels` are those that are written at all: to be asked before a
+    line is put together.
     """
 
     def __init__(self) -> None:
@@ -72,17 +72,15 @@ class RequestLines:
         self._is_json = processors[-1] is as_json
         saying_always = (one for one in processors if isinstance(one, partial) and one.func is saying)
         self._always: Mapping[str, int] = next((one.args[0] for one in saying_always), {})
-        self._written = {
+        self.levels = frozenset(
             level for level in LEVELS if logger.is_enabled_for(logging.getLevelNamesMapping()[level.upper()])
-        }
+        )
         self._write = config["logger_factory"]().msg
         self._second = 0
         self._stamp = ""
 
     def write(self, level: Level, fields: Mapping[str, object]) -> None:
-        """Write one."""
-        if level not in self._written:
-            return
+        """Write one, of `levels`."""
         now = time.time()
         second = int(now)
         if second != self._second:
@@ -100,10 +98,7 @@ def as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
 def as_pairs(event: EventDict) -> str:
     """Like the lines for people, without their colours."""
     head = f"{event.pop('timestamp')} [{event.pop('level'):<9}] {event.pop('event')}"
-    pairs = " ".join([f"{name}={value}" for name, value in event.items()])
-    if not pairs.isprintable():
-        pairs = " ".join([f"{name}={value}" for name, value in escaped(None, "", event).items()])
-    return f"{head} {pairs}"
+    return " ".join((head, *(f"{name}={value}" for name, value in escaped(None, "", event).items())))
 
 
 def saying(always: Mapping[str, int], logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
