@@ -4,6 +4,7 @@ What every reader of a declaration may conclude stands here once: which problems
 name in the path, a method that changes something.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -65,10 +66,15 @@ _IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
 
 
 class OpenApi:
-    """The handler of `/v1/openapi.json`."""
+    """The handler of `/v1/openapi.json`.
+
+    To put it together takes a tenth of a second: it is done when somebody asks for it, and beside the event loop, on
+    which this node may be forwarding requests.
+    """
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self._text = json.dumps(document((*calls, *self.calls())), separators=(",", ":")).encode()
+        self._calls = calls
+        self._text: bytes | None = None
 
     def calls(self) -> tuple[Call, ...]:
         """What is declared here."""
@@ -76,7 +82,12 @@ class OpenApi:
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /v1/openapi.json`."""
+        if self._text is None:
+            self._text = await asyncio.to_thread(self._written)
         return web.Response(body=self._text, content_type="application/json")
+
+    def _written(self) -> bytes:
+        return json.dumps(document((*self._calls, *self.calls())), separators=(",", ":")).encode()
 
 
 class Document(Answer):

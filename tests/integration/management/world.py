@@ -1,13 +1,12 @@
 """A management API to call, and the parts below it to look at."""
 
-import functools
 import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
@@ -195,8 +194,7 @@ async def management_over(
     )
     try:
         async with TestClient(TestServer(app)) as client:
-            async with client.get("/v1/openapi.json") as response:
-                documented = judge(await response.text())
+            documented = await judge(client, has_people=people is not None, has_github=github is not None)
             yield Management(client, dsn, postgres, changes, revisions, metrics, "", "", "", documented)
     finally:
         if people is not None:
@@ -207,10 +205,17 @@ async def management_over(
         await postgres.close()
 
 
-@functools.cache
-def judge(document: str) -> Documented:
-    """The document, read once for all tests whose API tells the same."""
-    return Documented(json.loads(document))
+# By what decides which calls there are.
+_JUDGES: Final[dict[tuple[bool, bool], Documented]] = {}
+
+
+async def judge(client: TestClient[web.Request, web.Application], *, has_people: bool, has_github: bool) -> Documented:
+    """The document of an API, asked for once for all APIs that tell the same."""
+    kind = (has_people, has_github)
+    if kind not in _JUDGES:
+        async with client.get("/v1/openapi.json") as response:
+            _JUDGES[kind] = Documented(json.loads(await response.text()))
+    return _JUDGES[kind]
 
 
 async def give_tokens(management: Management) -> None:
