@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -207,3 +209,20 @@ async def test_it_breaks_behind_a_byte(line: Line, side: Side) -> None:
     assert await reader.readexactly(5) == b"whole"
     assert (line.wire.longest(side), line.wire.cuts) == (b"whole", 1)
     await closed(writer)
+
+
+async def test_who_is_accepted_as_it_is_cut_is_closed() -> None:
+    """Nothing of the connection stays: accepted in one step of the loop, cut before the next."""
+    wire = Wire(f"tcp://{HOST}:{free_port()}")
+    await wire.start()
+    cutter, signal = socket.socketpair()
+    asyncio.get_running_loop().add_reader(cutter, wire.cut)
+    with cutter, signal, socket.create_connection((HOST, wire.port)) as client:
+        signal.send(b"x")  # both are read after the same wait
+        await asyncio.sleep(0.01)
+        asyncio.get_running_loop().remove_reader(cutter)
+        client.setblocking(False)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    await wire.stop()
+    gc.collect()
