@@ -115,7 +115,10 @@ class ProxyServer(web.Server):
         edge = Edge(connection.peer or address_of(transport.get_extra_info("peername")), scheme, self._proxies)
         self._clients.add(connection)
         connection.arrival = None
-        if not self._crowd.enter(edge):
+        has_room = self._crowd.enter(edge)
+        # Without an address it has been reset already. What it sent before that can still be read, and would come from
+        # nobody: no rule for addresses would hold.
+        if not has_room or edge.address is None:
             transport.abort()
         return edge
 

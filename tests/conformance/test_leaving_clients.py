@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 
 import pytest
 
@@ -173,6 +174,29 @@ async def test_a_slow_reader_harms_nobody_else(edge: Edge, megabytes: int) -> No
             received += len(await loop.sock_recv(slow, 2**20))
         for _ in range(3):
             await edge.assert_answered()
+
+
+async def test_a_client_that_was_reset_before_it_was_met_is_not_served(edge: Edge) -> None:
+    """What it sent can still be read, but not its address: no rule for addresses would hold, nor the trail. R297."""
+
+    async def kept(connection: RawConnection) -> None:
+        while True:
+            await connection.request()
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    edge.upstream.script = kept
+    await edge.assert_answered()  # there is a connection now on which a request goes out at once
+    edge.gateway.pause()
+    try:
+        for _ in range(3):
+            with socket.create_connection((HOST, edge.gateway.proxy_port)) as rude:
+                rude.sendall(GET)
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    finally:
+        edge.gateway.resume()
+    await edge.settle()
+    await edge.assert_answered()
+    assert [request.target for request in edge.upstream.requests] == [b"/good", b"/good"]
 
 
 async def test_an_upload_to_a_slow_upstream_waits_and_arrives(edge: Edge) -> None:
