@@ -414,8 +414,10 @@ class ClientConnection(asyncio.Protocol):
         elif self._state is State.DRAINING:
             self._sweep_draining(now)
         elif now >= self._deadline and self._head_timer is None:
-            if self.transport.is_closing():
-                self.transport.abort()  # it waits for a client that does not read
+            if self.transport.get_write_buffer_size():
+                self._begin_draining()  # the last reply is still being taken: it arrives whole
+            elif self.transport.is_closing():
+                self.transport.abort()  # it waits for the client's end of TLS
             else:
                 self.transport.close()
 

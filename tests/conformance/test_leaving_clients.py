@@ -176,6 +176,23 @@ async def test_a_slow_reader_harms_nobody_else(edge: Edge, megabytes: int) -> No
             await edge.assert_answered()
 
 
+async def test_a_reply_that_is_taken_late_arrives_whole(edge: Edge) -> None:
+    """The time between two requests does not end a connection on which the client is still being sent a reply."""
+    size = 700_000  # more than the kernel takes at once, less than the gateway holds beside
+    edge.upstream.script = reply(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as late:
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        late.setblocking(False)
+        await loop.sock_connect(late, (HOST, edge.gateway.proxy_port))
+        await loop.sock_sendall(late, GET)
+        await asyncio.sleep(1.75 * TIMEOUT_SECONDS)  # longer than a connection may be idle
+        received = 0
+        while data := await loop.sock_recv(late, 65_536):
+            received += len(data)
+    assert received > size
+
+
 async def test_a_client_that_was_reset_before_it_was_met_is_not_served(edge: Edge) -> None:
     """What it sent can still be read, but not its address: no rule for addresses would hold, nor the trail. R297."""
 
