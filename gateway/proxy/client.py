@@ -181,7 +181,8 @@ class ClientConnection(asyncio.Protocol):
             self._is_half_closed = self._state is HEAD and HEAD_END in self._held
         else:  # what is held may be the rest of the body
             self._is_half_closed = exchange.client_half_closed() or bool(self._held)
-        return self._is_half_closed  # False closes the connection
+        # False closes the connection; one of TLS has no half-closed state, and would log that it was asked for.
+        return self._is_half_closed and bool(self.transport.can_write_eof())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio.Protocol."""

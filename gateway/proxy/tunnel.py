@@ -140,8 +140,8 @@ class Tunnel:
         self._ended_at = inf
         self._code = 0  # why it ends
         self._has_told = False  # the client has had its last byte
-        self._client_side = _Side(self, upstream, None)
-        self._upstream_side = _Side(self, client, self._boundary)
+        self._client_side = _Side(self, client, upstream, None)
+        self._upstream_side = _Side(self, upstream, client, self._boundary)
 
     def start(self, *, to_client: bytes, to_upstream: bytes, is_client_done: bool) -> None:
         """Take both transports over. The given bytes came behind the handshake on either side."""
@@ -228,10 +228,11 @@ class Tunnel:
 
 
 class _Side(asyncio.Protocol):
-    """Reads from one transport and writes to the other."""
+    """Reads from its own transport and writes to the other."""
 
-    def __init__(self, tunnel: Tunnel, other: Any, boundary: FrameBoundary | None) -> None:
+    def __init__(self, tunnel: Tunnel, own: Any, other: Any, boundary: FrameBoundary | None) -> None:
         self._tunnel = tunnel
+        self._own = own
         self._other = other
         self._boundary = boundary
         self.has_ended = False
@@ -254,7 +255,7 @@ class _Side(asyncio.Protocol):
             return False
         self._other.write_eof()
         self._tunnel.side_ended()
-        return True
+        return bool(self._own.can_write_eof())  # TLS has no half-closed state, and would log that it was asked for
 
     def pause_writing(self) -> None:
         """Its transport takes no more: the other one is not read meanwhile."""

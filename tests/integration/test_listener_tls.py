@@ -17,6 +17,7 @@ from tests.conftest import StartGateway
 from tests.fixtures.connections import closed
 from tests.fixtures.crew import Traffic
 from tests.fixtures.gateway import GatewayProcess
+from tests.fixtures.raw_upstream import RawConnection, RawUpstream
 from tests.fixtures.upstream import RecordingUpstream
 from tests.fixtures.waiting import until
 
@@ -124,3 +125,32 @@ def statuses(node: GatewayProcess) -> set[str]:
     """Of the sockets of the public listener."""
     connections = psutil.Process(node.pid).net_connections("tcp")
     return {connection.status for connection in connections if connection.laddr.port == node.proxy_port}
+
+
+async def test_who_ends_tls_first_is_no_news(gateway: StartGateway, files: Files) -> None:
+    """A client that says goodbye amid a request or a tunnel ends the connection, and writes nothing into the log."""
+    authority = trustme.CA()
+    files.write(authority.issue_cert("127.0.0.1"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+
+    async def switched(connection: RawConnection) -> None:
+        await connection.head()
+        if b"Upgrade: chat" in connection.received:
+            await connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\nhi")
+        await connection.until_ended()
+
+    async with RawUpstream() as upstream:
+        upstream.script = switched
+        route = {"name": "all", "paths": ["/"], "upstream": "orders", "auth": "none", "upgrades": ["chat"]}
+        changes = {"upstreams": {"orders": {"targets": [upstream.url]}}, "routes": [route]}
+        node = await gateway({**changes, "listen": {"tls": {"cert": str(files.cert), "key": str(files.key)}}})
+        for field in (b"X-A: b", b"Connection: Upgrade\r\nUpgrade: chat"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.proxy_port, ssl=context)
+            writer.write(b"GET / HTTP/1.1\r\nHost: gw.test\r\n%b\r\n\r\n" % field)
+            if b"chat" in field:
+                assert (await reader.readuntil(b"\r\n\r\nhi")).startswith(b"HTTP/1.1 101 ")
+            await upstream.until(lambda sent=field: any(sent in received for received in upstream.received))
+            await closed(writer)
+            await upstream.until_quiet()
+        assert "eof_received" not in node.log
