@@ -22,7 +22,7 @@ from gateway.control.portal.application import Portal
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
 from gateway.limits.metering import Meter
-from gateway.listeners import BACKLOG, Listeners, Place, Sockets, tcp_sites
+from gateway.listeners import BACKLOG, Listeners, Place, Sockets, tcp_sites, tls_sites
 from gateway.proxy.assembly import (
     address_rule,
     places_of,
@@ -159,8 +159,9 @@ class Front:
         self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
     ) -> None:
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain.finish_seconds)
+        head_seconds = self._settings.client.head_timeout_seconds  # for what comes before a head, too
         if not self._settings.listen.proxy_protocol:
-            await self._listeners.add(runner, self._place, tcp_sites(tls))
+            await self._listeners.add(runner, self._place, tcp_sites if tls is None else tls_sites(tls, head_seconds))
             return
 
         def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
@@ -170,7 +171,7 @@ class Front:
                 address.port,
                 sockets,
                 proxies=proxies,
-                header_seconds=self._settings.client.head_timeout_seconds,
+                header_seconds=head_seconds,
                 refused=self._metrics.connections_refused,
                 backlog=BACKLOG,
                 ssl_context=tls,

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from aiohttp import web, web_app
@@ -113,7 +114,7 @@ class Listeners:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=finish_seconds)
         ending = Ending(runner)
         app.on_response_prepare.append(ending.tell)
-        await self.add(runner, place, tcp_sites(None))
+        await self.add(runner, place, tcp_sites)
         self._endings.append(ending)
         self._stack.push_async_callback(ending.wait)
 
@@ -180,12 +181,55 @@ def _close(sockets: Sockets) -> None:
         sock.close()
 
 
-def tcp_sites(tls: ssl.SSLContext | None) -> SitesOf:
-    """Plain listeners, with TLS where there is a context."""
+class TlsSite(web.BaseSite):
+    """A listener with TLS, on a socket of its own or a given one. aiohttp's gives a handshake a whole minute."""
+
+    def __init__(
+        self,
+        runner: web.BaseRunner,
+        address: Address,
+        sock: socket.socket | None,
+        context: ssl.SSLContext,
+        handshake_seconds: float,
+    ) -> None:
+        super().__init__(runner, ssl_context=context, backlog=BACKLOG)
+        self._address = address
+        self._sock = sock
+        self._handshake_seconds = handshake_seconds
+
+    @property
+    def name(self) -> str:
+        """As BaseSite."""
+        return f"https://{self._address}"
+
+    async def start(self) -> None:
+        """As BaseSite. Raises OSError where the address cannot be bound."""
+        await super().start()
+        assert self._runner.server is not None
+        listen = partial(
+            asyncio.get_running_loop().create_server,
+            self._runner.server,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._handshake_seconds,
+            backlog=self._backlog,
+        )
+        if self._sock is None:
+            self._server = await listen(host=self._address.host, port=self._address.port)
+        else:
+            self._server = await listen(sock=self._sock)
+
+
+def tcp_sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
+    """Plain listeners."""
+    if sockets is None:
+        return [web.TCPSite(runner, address.host, address.port, backlog=BACKLOG)]
+    return [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
+
+
+def tls_sites(context: ssl.SSLContext, handshake_seconds: float) -> SitesOf:
+    """Listeners with TLS. A handshake may take so long."""
 
     def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
-        if sockets is None:
-            return [web.TCPSite(runner, address.host, address.port, backlog=BACKLOG, ssl_context=tls)]
-        return [web.SockSite(runner, sock, backlog=BACKLOG, ssl_context=tls) for sock in sockets]
+        return [TlsSite(runner, address, sock, context, handshake_seconds) for sock in sockets or (None,)]
 
     return sites

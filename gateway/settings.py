@@ -295,7 +295,7 @@ class ClientSettings(_Model):
     body_limit_bytes: values.Whole | None = None
     """The body of a request, where its route sets no limit; more is answered 413. Null means no limit."""
     head_timeout_seconds: values.Seconds = 10
-    """From a request's first byte to the end of its headers, later is 408; a new connection is silent no longer."""
+    """From a request's first byte to the end of its headers, later is 408; before it, for TLS, and for silence."""
     body_timeout_seconds: values.Seconds = 30
     """Between two pieces of a request's body; later is answered 408."""
     idle_timeout_seconds: values.Seconds = 75

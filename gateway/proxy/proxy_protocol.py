@@ -38,7 +38,8 @@ class ProxyProtocolSite(web.BaseSite):
     """The site of a `ProxyServer` behind balancers that speak the PROXY protocol, version 1 or 2.
 
     It binds `host` and `port`, or serves `sockets` that are bound to them.
-    A header must be complete `header_seconds` after the connection; `refused` counts those that were closed without.
+    A header must be complete `header_seconds` after the connection, and TLS as long after that; `refused` counts those
+    that were closed without.
     """
 
     def __init__(
@@ -128,7 +129,12 @@ class ProxyProtocolSite(web.BaseSite):
         connection.setblocking(False)
         try:
             source = await self._source(connection)
-            await loop.connect_accepted_socket(partial(self._proxy_server, source), connection, ssl=self._ssl_context)
+            await loop.connect_accepted_socket(
+                partial(self._proxy_server, source),
+                connection,
+                ssl=self._ssl_context,
+                ssl_handshake_timeout=None if self._ssl_context is None else self._header_seconds,
+            )
         except (BadHeader, TimeoutError, OSError) as error:
             connection.close()
             self._refused.labels("proxy_header").inc()

@@ -1,6 +1,7 @@
 """TLS on the public listener, with certificates that are replaced while it runs."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -154,3 +155,20 @@ async def test_who_ends_tls_first_is_no_news(gateway: StartGateway, files: Files
             await closed(writer)
             await upstream.until_quiet()
         assert "eof_received" not in node.log
+
+
+@pytest.mark.parametrize("is_behind_a_balancer", [False, True])
+async def test_a_handshake_that_does_not_come_is_not_waited_for(
+    gateway: StartGateway, files: Files, is_behind_a_balancer: bool
+) -> None:
+    """A connection without TLS is as short as one without a request: `client.head_timeout_seconds`, and no minute."""
+    files.write(trustme.CA().issue_cert("127.0.0.1"))
+    listen = {"tls": {"cert": str(files.cert), "key": str(files.key)}, "proxy_protocol": is_behind_a_balancer}
+    node = await gateway({"listen": listen, "client": {"head_timeout_seconds": 0.5}, "trusted_proxies": ["127.0.0.1"]})
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.proxy_port)
+    if is_behind_a_balancer:
+        writer.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    await closed(writer)
