@@ -489,6 +489,7 @@ class Exchange(Ending):
             self._repeat(other)
 
     def _repeat(self, target: Target) -> None:
+        self._target = target  # at once: it may be on trial, and the client gone before the next step
         self._stage = CONNECTING
         self.deadline = inf
         self._later(partial(self._connect, target))
