@@ -465,7 +465,7 @@ class Route(_Model):
     cors: Cors | None = None
     """Null means that the upstream answers for itself."""
     close_revoked_streams: values.Flag = True
-    """Whether an open stream or socket ends when its key is no longer admitted."""
+    """Whether an open stream, upload or socket ends when its key is no longer admitted."""
 
 
 class Plan(_Model):

@@ -14,7 +14,7 @@ from gateway.auth.credentials import Credential
 from gateway.auth.refusal import Refusal
 from gateway.errors import Fault, GatewayError, Outage
 from gateway.proxy.errors import BadRequest, RateLimited, RequestTimeout, UpstreamError, UpstreamTimeout
-from gateway.proxy.recorded import DECIDING, DONE, FORWARDED, RELAYING, UNANSWERED, Recorded, Stage
+from gateway.proxy.recorded import DECIDING, DONE, FORWARDED, RELAYING, UNANSWERED, WAITING, Recorded, Stage
 from gateway.proxy.stream_permit import StreamPermit
 from gateway.proxy.tally import Outcome
 from gateway.proxy.tunnel import GOING_AWAY, POLICY_VIOLATION
@@ -73,8 +73,8 @@ class Ending(Recorded):
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that have passed, and on a key that has been revoked meanwhile."""
-        if self._stage in (RELAYING, Stage.TUNNEL):
-            self._check_permit(now)
+        if self._stage in (RELAYING, Stage.TUNNEL) or (self._stage is WAITING and not self._request.body.is_complete):
+            self._check_permit(now)  # an upload may last as long as any stream
         if now >= self._meters_at and self._stage is not DONE:
             self._meter_so_far(now)
         if self._tunnel is not None:
@@ -107,12 +107,15 @@ class Ending(Recorded):
         self._permit.check(now)
 
     def _revoked(self, refusal: Refusal) -> None:
-        """The caller's key is no longer admitted: a socket is told so, a reply is cut (R197)."""
+        """The caller's key is no longer admitted: a socket or an upload is told so, a reply is cut (R197)."""
         if self._stage is DONE:
             return
         self._services.tally.stream_closed(refusal.reason)
         if self._tunnel is not None:
             self._tunnel.end(POLICY_VIOLATION)
+        elif self._stage is WAITING:
+            self._drop_upstream()
+            self._answer_refusal(refusal)
         else:
             self._drop_upstream()
             self._finish(self._status, Outcome.CUT)

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import StartGateway
+from tests.fixtures.connections import closed
 from tests.fixtures.exposition import scraped
 from tests.fixtures.gateway import GatewayProcess
 from tests.fixtures.upstream import RecordingUpstream, Reply
@@ -21,11 +22,16 @@ from tests.fixtures.waiting import until
 
 @dataclass
 class Feed:
-    """An upstream of server-sent events: `say` sends one to every listener, `left` counts listeners who went."""
+    """An upstream of server-sent events: `say` sends one to every listener, `left` counts listeners who went.
+
+    `taken` is what uploads have brought, `finished` counts those that came to their end.
+    """
 
     queues: list[asyncio.Queue[bytes]] = field(default_factory=list)
     resumed_from: list[str | None] = field(default_factory=list)
     left: int = 0
+    taken: bytes = b""
+    finished: int = 0
 
     def say(self, event: bytes) -> None:
         for queue in self.queues:
@@ -46,6 +52,12 @@ class Feed:
             self.queues.remove(queue)
             self.left += 1
         return response
+
+    async def take(self, request: web.Request) -> web.Response:
+        async for piece in request.content.iter_any():
+            self.taken += piece
+        self.finished += 1
+        return web.Response()
 
 
 @dataclass
@@ -84,6 +96,7 @@ async def world(gateway: StartGateway, operator_token: str, aiohttp_server: Any)
     feed = Feed()
     app = web.Application()
     app.router.add_get("/orders/feed", feed.listen)
+    app.router.add_post("/orders/upload", feed.take)
     server = await aiohttp_server(app, shutdown_timeout=0.1)
     upstream = {"targets": [f"http://127.0.0.1:{server.port}"], "timeouts": {"idle": 2}}
     node = await gateway({"upstreams": {"orders": upstream}})
@@ -155,6 +168,29 @@ async def test_stream_ends_with_its_key(world: World) -> None:
         world.feed.say(b"after")
         assert await unrelated.readuntil(b"\n\n") == b"data: after\n\n"
     assert (await scraped(world.node)).sum("ostiary_streams_closed_total", reason="key_revoked") == 1
+
+
+@pytest.mark.threat("streams of a revoked key")
+async def test_upload_ends_with_its_key(world: World) -> None:
+    """Within the bound an upload of a revoked key is refused, however long it would go on; another's goes on. R197."""
+    doomed_key, other_key = await world.key("doomed"), await world.key("other")
+    head = "POST /orders/upload HTTP/1.1\r\nHost: a\r\nX-Api-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    (doomed, doomed_writer), (other, other_writer) = [
+        await asyncio.open_connection("127.0.0.1", world.node.proxy_port) for _ in range(2)
+    ]
+    doomed_writer.write(head.format(doomed_key["secret"]).encode())
+    other_writer.write(head.format(other_key["secret"]).encode())
+    await until(lambda: world.feed.taken == b"xx")
+    await world.manage("POST", f"/keys/{doomed_key['id']}/revoke", {"reason": "test"})
+    said = await asyncio.wait_for(doomed.read(), 5)
+    assert said.startswith(b"HTTP/1.1 401 ")
+    assert b'"code": "key_revoked"' in said
+    other_writer.write(b"1\r\ny\r\n0\r\n\r\n")
+    assert (await asyncio.wait_for(other.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200 ")
+    assert (world.feed.taken, world.feed.finished) == (b"xxy", 1)
+    assert (await scraped(world.node)).sum("ostiary_streams_closed_total", reason="key_revoked") == 1
+    await closed(doomed_writer)
+    await closed(other_writer)
 
 
 async def test_slow_client_gets_its_last_reply_whole(gateway: StartGateway, upstream: RecordingUpstream) -> None:
