@@ -43,7 +43,7 @@ class State(Enum):
 
 
 # The hot ones by name: to read an enum's member costs as much as to call a small function.
-HEAD, EXCHANGE = State.HEAD, State.EXCHANGE
+HEAD, EXCHANGE, DRAINING = State.HEAD, State.EXCHANGE, State.DRAINING
 
 
 class ConnectionLimits(Protocol):
@@ -136,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_body_paused = False
         self._is_half_closed = False
         self._is_writing_paused = False
-        self._last_data: bytes | None = None
+        self._last_data = b""
         self._last_request: Any = None  # a RequestHead: of that data, where it has no body
         self._head_timer: asyncio.TimerHandle | None = None  # runs once the first byte of a head has come
         self._drained = 0
@@ -383,7 +383,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_draining(self) -> None:
         """Close our side, and throw away what the client still sends: closing at once would reset the reply away."""
-        self._state = State.DRAINING
+        self._state = DRAINING
         self._held = b""
         self._unsent = inf
         self._deadline = self._services.monotonic() + self._limits.idle_timeout_seconds
@@ -412,7 +412,7 @@ class ClientConnection(asyncio.Protocol):
         """Act on deadlines that have passed; called about twice a second."""
         if self._exchange is not None:
             self._exchange.sweep(now)
-        elif self._state is State.DRAINING:
+        elif self._state is DRAINING:
             self._sweep_draining(now)
         elif now >= self._deadline and self._head_timer is None:
             if self.transport.get_write_buffer_size():
@@ -421,6 +421,9 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()  # it waits for the client's end of TLS
             else:
                 self.transport.close()
+        elif len(self._last_data) > self._limits.line_limit_bytes:
+            # Nobody waits: a large head is forgotten. Ten thousand idle connections would hold a gigabyte of them.
+            self._last_data, self._last_request = b"", None
 
     def _sweep_draining(self, now: float) -> None:
         """End once the reply has been taken, and a moment later; cut where the client has stopped taking it."""

@@ -159,9 +159,10 @@ class RequestReader:
         ):
             said = last.said_by(section)
         if last is None or said is None:
-            self._last_minor = minor
-            self._last = last = self._read_section(head, section, minor)
+            last = self._read_section(head, section, minor)
             said = last.said
+            self._last_minor = minor
+            self._last = last if len(section) <= self._line_limit else None  # a longer one is never compared, as above
         fields = last.fields
         if method not in ORDINARY_METHODS and method in REFUSED_METHODS:
             raise MethodRefused(f"{method.decode()} is never forwarded")
