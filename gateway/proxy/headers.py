@@ -59,7 +59,8 @@ FORWARDED: Final = (
     b"x-forwarded-ssl",
     b"x-real-ip",
 )
-NOTED: Final = (b"origin", b"access-control-request-method")
+TIMEOUT: Final = b"timeout-seconds"  # how long a caller would wait: for the upstream to heed
+NOTED: Final = (b"origin", b"access-control-request-method", TIMEOUT)
 REQUEST_FIELDS: Final = {
     b"host": Action.HOST,
     b"connection": Action.CONNECTION,

@@ -14,7 +14,7 @@ from gateway.auth.credentials import CredentialReader
 from gateway.proxy.errors import BadRequest, ExpectationFailed, HeadersTooLarge, MethodRefused, UriTooLong
 from gateway.proxy.fields import ALLOWED_BYTES, Fields
 from gateway.proxy.framing import NO_BODY, BadFraming, Body, ChunkedBody, LengthBody, content_length, is_chunked
-from gateway.proxy.headers import Action, HeaderTable, nominated, without
+from gateway.proxy.headers import TIMEOUT, Action, HeaderTable, nominated, without
 from gateway.proxy.places import Places
 from gateway.proxy.remembered import Remembered, Said, request_id_in
 from gateway.setting_values import SESSION_COOKIE, SIGN_IN_COOKIE
@@ -34,6 +34,7 @@ KEEP, DROP, HOST_FIELD, CREDENTIAL, CONNECTION, PROTOCOLS, COOKIES, NOTED = (
     Action.COOKIES,
     Action.NOTED,
 )
+PATIENCE: Final = re.compile(rb"[1-9][0-9]?|[1-5][0-9]{2}|600")  # R192
 ORDINARY_METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 SLASH: Final = ord("/")
@@ -273,6 +274,8 @@ class RequestReader:
         if len(ids) == 1:
             fields.request_id = request_id_in(ids[0][1])
         fields.notes = tuple((name.lower(), value) for name, value in special.get(NOTED, ()))
+        if any(name == TIMEOUT and PATIENCE.fullmatch(value) is None for name, value in fields.notes):
+            raise BadRequest("Timeout-Seconds is not a whole number from 1 to 600")
         reserved = special.get(Action.RESERVED, ())
         fields.reserved_removed = len(reserved)
         fields.twins_removed = sum(self._table.is_twin(name) for name, _ in reserved)

@@ -198,6 +198,20 @@ def test_there_is_exactly_one_host(lines: list[bytes]) -> None:
         read(head(*lines))
 
 
+@pytest.mark.parametrize("value", [b"1", b"30", b"99", b"100", b"599", b"600"])
+def test_a_callers_patience_goes_on(value: bytes) -> None:
+    """A whole number of seconds, from 1 to 600, is for the upstream to heed. R192."""
+    line = b"Timeout-Seconds: " + value
+    assert line in read(head(GET, HOST, line)).kept
+
+
+@pytest.mark.parametrize("value", [b"", b"0", b"601", b"1000", b"-1", b"+5", b"5.5", b"1e2", b"5s", b"05", b"5, 5"])
+def test_no_patience_that_makes_no_sense_goes_on(value: bytes) -> None:
+    """No number of seconds, none, or more than ten minutes of them. R192."""
+    with pytest.raises(BadRequest):
+        read(head(GET, HOST, b"timeout-SECONDS: " + value))
+
+
 def test_http_10_may_leave_host_out() -> None:
     """An HTTP/1.0 client need not send Host, and its connection ends unless it asks otherwise. RFC 9112 9.3."""
     request = read(b"GET / HTTP/1.0")
