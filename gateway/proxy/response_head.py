@@ -129,6 +129,8 @@ def _assemble(status: int, is_http_11: bool, kept: list[bytes], special: dict[Ac
         chunked = codings is not None and is_chunked(codings)
     except BadFraming as error:
         raise UpstreamError(f"the reply's framing: {error}") from error
+    if status == 204 and (length or chunked):
+        keeps_alive = False  # a body that must not be (RFC 9110 15.3.5), and may still come: not as the next reply
     kept.append(b"")
     length_line = b"" if length is None or status == 204 or status < 200 else b"Content-Length: %d\r\n" % length
     upgrade = b",".join(special.get(Action.UPGRADE, ())).lower()

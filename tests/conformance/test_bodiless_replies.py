@@ -1,9 +1,11 @@
 """HEAD, 204 and 304: replies that have no body, whatever their fields say."""
 
+import contextlib
+
 import pytest
 
 from tests.fixtures.edge import Edge
-from tests.fixtures.raw_upstream import reply
+from tests.fixtures.raw_upstream import OK, ConnectionEndedError, RawConnection, reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,6 +42,29 @@ async def test_a_bodiless_reply_leaves_the_connection_in_step(
     assert first.all(b"Content-Length") == lengths
     assert not first.all(b"Transfer-Encoding")
     assert [r.body for r in replies] == [b"", b"next"]
+
+
+@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Transfer-Encoding: chunked"], ids=["length", "chunked"])
+async def test_a_body_that_is_announced_where_none_may_be_is_not_waited_for(edge: Edge, field: bytes) -> None:
+    """What comes later on that connection answers nobody: the next request goes out on another one. RFC 9110 15.3.5."""
+
+    async def announcing(connection: RawConnection) -> None:
+        await connection.request()
+        if len(edge.upstream.connections) > 1:
+            await connection.send(OK)
+            return
+        await connection.send(b"HTTP/1.1 204 No Content\r\n" + field + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionEndedError):
+            await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+
+    edge.upstream.script = announcing
+    async with edge.line() as line:
+        await line.send(b"GET /a HTTP/1.1\r\nHost: gw.test\r\n\r\n")
+        await line.replies(b"GET")
+        await line.send(NEXT)
+        replies = await line.replies(b"GET", b"GET")
+    assert [(reply.status, reply.body) for reply in replies] == [(204, b""), (200, b"ok")]
 
 
 @pytest.mark.parametrize("target", [b"/keyed", b"/dead"])
