@@ -116,7 +116,7 @@ def address_in(text: bytes) -> IpAddress | None:
 
 
 def address_of(peername: object) -> IpAddress | None:
-    """The address of a socket's peer; None for one without (a Unix socket)."""
+    """The address of a socket's peer; None for one without: a Unix socket, or one that its peer has reset."""
     return address_in(str(peername[0]).encode()) if isinstance(peername, tuple) else None
 
 
