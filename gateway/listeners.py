@@ -230,6 +230,7 @@ def tls_sites(context: ssl.SSLContext, handshake_seconds: float) -> SitesOf:
     """Listeners with TLS. A handshake may take so long."""
 
     def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
-        return [TlsSite(runner, address, sock, context, handshake_seconds) for sock in sockets or (None,)]
+        given = (None,) if sockets is None else sockets
+        return [TlsSite(runner, address, sock, context, handshake_seconds) for sock in given]
 
     return sites
