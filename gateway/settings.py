@@ -7,6 +7,7 @@ its mistakes, is the work of `gateway.configuration`. Must not know: YAML, files
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from gateway import setting_values as values
 from gateway.setting_rules import broken_rules
@@ -585,5 +586,8 @@ class Settings(_Model):
     @model_validator(mode="after")
     def _keep_the_rules(self) -> Self:
         for broken in broken_rules(self):
-            raise values.wrong(f"{broken.what} (at {'.'.join(map(str, broken.place))})", broken.cure)
+            what = f"{broken.what} (at {'.'.join(map(str, broken.place))})"
+            # With the settings: whoever knows the lines of the file tells every broken rule at its own.
+            told = {"what": what, "cure": broken.cure, "settings": self}
+            raise PydanticCustomError("mistake", "{what}. {cure}", told)
         return self

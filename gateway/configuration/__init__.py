@@ -6,11 +6,12 @@ schema.py        the JSON Schema of the file
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.configuration.document import Document, read
 from gateway.configuration.mistakes import ConfigurationError, Mistake, sentence, shown
@@ -54,15 +55,23 @@ def _validate(document: Document, mistakes: list[Mistake]) -> Settings | None:
         return Settings.model_validate(document.tree)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-    broken = list(broken_rules(_with_defaults(document.tree), document.lines.__contains__))
+    # At the root stands the first broken rule, once every single setting is good; all of them are told below, each at
+    # its own place. They are looked for in what was read: in the tree a number or a flag from a variable is a text.
+    rooted = next((detail["ctx"]["settings"] for detail in details if not detail["loc"]), None)
+    broken = list(broken_rules(rooted or _with_defaults(document.tree), document.lines.__contains__))
     for detail in details:
-        # At the root stands the first broken rule; all of them are told below, each at its own place.
-        if document.is_unreadable(detail["loc"]) or (broken and not detail["loc"]):
+        if document.is_unreadable(detail["loc"]) or not detail["loc"] or _is_emptied(detail, details):
             continue
         place = tuple(part for part in detail["loc"] if part != "[key]")
         mistakes.append(Mistake(shown(place), document.line(place), *sentence(detail, Settings)))
     mistakes.extend(Mistake(shown(one.place), document.line(one.place), one.what, one.cure) for one in broken)
     return None
+
+
+def _is_emptied(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is called empty because nothing in it is good, which is told of each item."""
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(one["loc"][:-1] == place for one in details)
 
 
 def _with_defaults(tree: Any) -> dict[str, Any]:

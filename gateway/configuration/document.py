@@ -23,6 +23,8 @@ _TEXT_TAGS = {_YAML + name for name in ("str", "timestamp", "value", "merge")}
 _VARIABLE = re.compile(r"\$\{(?P<body>[^}]*)(?P<end>\}?)")
 _VARIABLE_BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-(?:(?!\$\{).)*)?", re.DOTALL)
 
+NOT_UTF8 = ("is not UTF-8", "Use characters that UTF-8 can hold.")
+
 # Stands in the tree where a value could not be had; what is wrong has been told already.
 UNREADABLE = object()
 
@@ -118,7 +120,9 @@ class _Walk:
             # A key is what is written: `on:` and `1:` are names, whatever YAML takes them for.
             name = str(key.value)
             inner = (*place, name)
-            if key.tag == _YAML + "merge":
+            if not _is_utf8(name):
+                self._tell(inner, line, *NOT_UTF8)
+            elif key.tag == _YAML + "merge":
                 self._tell(inner, line, "merges another mapping, which is not supported", "Write the settings out.")
             elif name in found:
                 first = self._document.lines[inner]
@@ -167,10 +171,7 @@ class _Walk:
         if not is_whole:
             return UNREADABLE
         whole = "".join([*pieces, text[end:]])
-        # A lone surrogate, from an escape in the file or from bytes in the environment, breaks whoever encodes it.
-        if any("\ud800" <= character <= "\udfff" for character in whole):
-            return self._give_up(place, line, "is not UTF-8", "Use characters that UTF-8 can hold.")
-        return whole
+        return whole if _is_utf8(whole) else self._give_up(place, line, *NOT_UTF8)
 
     def _give_up(self, place: Place, line: int, what: str, cure: str) -> object:
         self._tell(place, line, what, cure)
@@ -179,6 +180,11 @@ class _Walk:
 
     def _tell(self, place: Place, line: int, what: str, cure: str) -> None:
         self._document.mistakes.append(Mistake(shown(place), line, what, cure))
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether it can be written: escapes in the file, and bytes in the environment, can make halves of characters."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _unquoted(problem: str) -> str:

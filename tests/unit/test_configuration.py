@@ -283,6 +283,14 @@ plans: {}
         pytest.param(
             "upstreams: {a b: {targets: ['http://h']}}", ['3: upstreams["a b"]: is not a name'], id="upstream-name"
         ),
+        pytest.param(
+            "upstreams: {u: {targets: ['http://h:99999', 5]}}",
+            [
+                "3: upstreams.u.targets[0]: has a port that does not exist",
+                "3: upstreams.u.targets[1]: is not the URL of a server",
+            ],
+            id="bad-items-make-no-empty-list",
+        ),
         pytest.param("upstreams: {1: {targets: ['http://h']}, on: {targets: ['http://h']}}", [], id="plain-names"),
     ],
 )
@@ -292,6 +300,25 @@ async def test_rules_between_settings(tail: str, told: list[str]) -> None:
         assert [line.partition(". ")[0] for line in mistakes(HEAD + tail)] == told
     else:
         read(HEAD + tail)
+
+
+async def test_rules_hold_for_variables() -> None:
+    """A flag or an empty text that comes from the environment breaks the same rules, each told at its own line."""
+    text = HEAD + (
+        'listen: {proxy_protocol: "${ON}"}\n'
+        "upstreams: {u: {targets: ['http://h']}}\n"
+        "routes:\n"
+        '- {name: a, paths: [/a], upstream: u, tokens: "${ON}"}\n'
+        '- {name: b, paths: [/b], upstream: u, tokens: "${ON}"}\n'
+        'redis: {url: "${NONE:-}"}\n'
+        "limits: {mode: shared}\n"
+    )
+    assert [line.partition(". ")[0] for line in mistakes(text, {"ON": "true"})] == [
+        "3: listen.proxy_protocol: believes nobody while trusted_proxies is empty",
+        "6: routes[0].tokens: accepts tokens, and there are none",
+        "7: routes[1].tokens: accepts tokens, and there are none",
+        "9: limits.mode: has nothing that nodes could share it by",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -415,6 +442,7 @@ async def test_unset_variables_are_told_once() -> None:
         pytest.param(b"? [a]\n: 1", "1: has a key that is not a text", id="list-as-key"),
         pytest.param(b"a: 1\n<<: {b: 1}", '2: ["<<"]: merges another mapping', id="merge"),
         pytest.param(b'a: "\\ud800"', "1: a: is not UTF-8", id="surrogate"),
+        pytest.param(b'"\\ud800": 1\nb: 1', "2: b: is not a known setting", id="surrogate-as-key"),
         pytest.param(b"[" * 5000, " is nested too deeply", id="deep"),
         pytest.param(
             b"\n".join(
