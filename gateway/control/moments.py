@@ -3,7 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,10 @@ _ISO = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+
+# Seconds since the epoch, as nodes keep moments, are rounded there to some 30 microseconds: what is behind it may come
+# back as a moment of the year 10000, which cannot be written.
+LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def parse(value: object) -> datetime:
@@ -32,8 +36,8 @@ def parse(value: object) -> datetime:
 
 
 def _within(moment: datetime) -> datetime:
-    """The moment, unless it is the first or the last that can be written: asyncpg takes these for infinite ones."""
-    if moment.replace(tzinfo=None) in (datetime.min, datetime.max):
+    """The moment, unless it is later than LATEST, or the first of all: asyncpg takes that for an infinite one."""
+    if moment.replace(tzinfo=None) == datetime.min or moment > LATEST:
         raise ValueError("out of range")
     return moment
 

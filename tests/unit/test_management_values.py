@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -40,13 +40,31 @@ def test_any_value_is_a_moment_in_utc_or_refused(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["0001-01-01T00:00:00Z", "0001-01-01T01:00:00+01:00", -62135596800, "9999-12-31T23:59:59.9999999Z"],
+    [
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T01:00:00+01:00",
+        -62135596800,
+        "9999-12-31T23:59:59.9999999Z",
+        "9999-12-31T23:59:59.999998Z",
+        253402300799.99,
+    ],
 )
 def test_the_first_and_the_last_moment_are_refused(value: object) -> None:
-    """Postgres would be told of an infinite one, and tell of one without a zone. R125."""
+    """Postgres would be told of an infinite one, and tell of one without a zone; nodes, of the year 10000. R125."""
     with pytest.raises(ValueError, match="out of range"):
         moments.parse(value)
     assert moments.parse("9999-12-31T23:59:59Z").year == 9999
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+@example(datetime(9999, 12, 31, 23, 59, 59, 999998, tzinfo=UTC))
+def test_what_is_taken_can_be_told_from_what_nodes_keep_of_it(moment: datetime) -> None:
+    """Nodes keep seconds since the epoch, rounded: a moment that was taken is one of the calendar after that, too."""
+    try:
+        taken = moments.parse(moment.isoformat())
+    except ValueError:
+        return
+    assert moments.of_epoch(taken.timestamp()) is not None
 
 
 @given(st.binary(max_size=200))
