@@ -48,7 +48,8 @@ class InvalidBody(Problem):
     answer = ProblemWithIssues
 
     def __init__(self, issues: list[dict[str, str]], *, code: str = "invalid_body") -> None:
-        super().__init__("; ".join(f"{i['place']}: {i['message']}" for i in issues), issues=issues)
+        told = (f"{one['place']}: {one['message']}" if one["place"] else one["message"] for one in issues)
+        super().__init__("; ".join(told), issues=issues)
         self.code = code
 
 
