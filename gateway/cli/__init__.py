@@ -7,7 +7,10 @@ output.py        tables, colour, JSON, progress     failures.py     what failed,
 api.py           a management API, called           local_api.py    the same API straight on the stores
 """
 
+import errno
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,14 +85,37 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 the command line or the configuration has mistakes; the reason is on stderr.
     """
+    _begin()
     try:
-        application()()
+        try:
+            application()()
+        finally:
+            sys.stdout.flush()  # else this is tried at the very end, where nobody can tell that it failed
     except GatewayError as error:
         if error.code == CONFIGURATION_INVALID:
             print(error, file=sys.stderr)
             sys.exit(MISTAKEN)
         complain(str(error))
         sys.exit(FAILED)
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # whoever reads has had enough
+            complain(str(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write is given up
+        sys.exit(FAILED)
+
+
+def _begin() -> None:
+    """Make sure that there are streams, and that arguments are texts."""
+    if sys.stdin is None:  # closed by whoever started us: as good as an empty one
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115  # until the end
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stdout is None:  # before anything is done: a secret is shown once
+        print("ostiary: stdout is closed. Open it, or send it to /dev/null.", file=sys.stderr)
+        sys.exit(FAILED)
+    if any("\ud800" <= character <= "\udfff" for argument in sys.argv for character in argument):
+        complain("an argument is not UTF-8")
+        sys.exit(MISTAKEN)
 
 
 def _print_version(is_asked: bool) -> None:

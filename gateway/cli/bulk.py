@@ -41,7 +41,10 @@ FormatOption = Annotated[FileFormat | None, typer.Option("--format", help="What 
 
 
 def import_keys(
-    file: Annotated[Path, typer.Argument(help="JSON lines (.jsonl) or CSV (.csv), up to 100,000 lines.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON lines (.jsonl) or CSV (.csv), up to 100,000 lines.", exists=True, dir_okay=False),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would come of it, and change nothing.")] = False,
     file_format: FormatOption = None,
     config: ConfigOption = None,

@@ -94,11 +94,14 @@ def read_token(file: Path | None = None) -> str:
 
 def ask_secret(what: str) -> str:
     """A secret from stdin: a line, or typed at a terminal that does not show it."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().strip()
     import getpass
 
-    return getpass.getpass(f"{what}: ").strip()
+    try:
+        line = getpass.getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline()
+        line.encode()  # bytes that are no text may have been read as halves of characters
+    except UnicodeError as error:
+        raise typer.BadParameter("what stands there is not UTF-8", param_hint="stdin") from error
+    return line.strip()
 
 
 def confirm(question: str, *, is_agreed: bool) -> None:

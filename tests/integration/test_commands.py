@@ -1,5 +1,6 @@
 """The command line as a whole: help, version, failures."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,17 @@ def ostiary(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def shell(script: str, *arguments: str, zero: str = "sh") -> subprocess.CompletedProcess[str]:
+    """Run a script whose arguments are the command."""
+    return subprocess.run(
+        ["/bin/sh", "-c", script, zero, sys.executable, "-m", "gateway", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=60,
     )
 
@@ -71,3 +83,58 @@ async def test_migrate_brings_an_empty_database_up_to_date(tmp_path: Path, empty
     assert (first.returncode, first.stdout.splitlines()[0]) == (0, "applied 0001_initial")
     second = ostiary("migrate", "-c", str(path))
     assert (second.returncode, second.stdout) == (0, "nothing to do: the schema is current\n")
+
+
+@pytest.mark.parametrize("arguments", [("check", "--schema"), ("--version",)])
+async def test_output_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> None:
+    """A full disk is a failure like any other: exit 1 and the reason, for long output and for short."""
+    done = shell('exec "$@" > /dev/full', *arguments)
+    assert (done.returncode, done.stderr) == (1, "ostiary: [Errno 28] No space left on device\n")
+
+
+async def test_a_reader_that_leaves_is_no_news() -> None:
+    """`| head` ends a command with exit 1 and without a word, however little it had to say."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+async def test_without_stdout_nothing_is_done(tmp_path: Path) -> None:
+    """What would be shown once, and be lost, is not made: not even the configuration is looked at."""
+    done = shell('exec "$@" >&-', "keys", "create", "--user", "a", "--name", "b", "-c", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (1, "ostiary: stdout is closed. Open it, or send it to /dev/null.\n")
+
+
+@pytest.mark.parametrize("line", ["<&-", "< /dev/null", "< nonsense"])
+async def test_a_secret_that_is_not_there_is_told(tmp_path: Path, line: str) -> None:
+    """A closed stdin, an empty one and one with bytes that are no text are mistakes of the command line: exit 2."""
+    (tmp_path / "nonsense").write_bytes(b"\xff\n")
+    for locale in ("C.UTF-8", "C"):
+        done = shell(f'cd "$0"; export LC_ALL={locale}; exec "$@" {line}', "tokens", "show", zero=str(tmp_path))
+        assert done.returncode == 2
+        assert "stdin" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+async def test_arguments_that_are_no_texts_are_refused() -> None:
+    """Bytes that are not UTF-8 are a mistake of the command line, in whatever argument."""
+    done = shell('exec "$@" "$(printf "a\\377")"', "users", "show")
+    assert (done.returncode, done.stderr) == (2, "ostiary: an argument is not UTF-8\n")
+
+
+async def test_a_folder_is_no_file_of_keys(tmp_path: Path) -> None:
+    """Exit 2, before anything is asked of anybody."""
+    done = ostiary("keys", "import", str(tmp_path), "--format", "csv", "--api", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "Invalid value for 'file'" in done.stderr
