@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from gateway.stores.records import Finding
+from gateway.stores.redis.connection import Redis, UrlUnreadable
+from gateway.telemetry.metrics import Metrics
 from tests.fixtures.consistency import member
 from tests.fixtures.ports import free_port
 from tests.fixtures.redis_servers import cluster, running
@@ -44,6 +48,27 @@ async def test_a_cluster(postgres_dsn: str, own_folder: Path) -> None:
         await works(postgres_dsn, url)
 
 
+async def test_a_cluster_that_comes_and_goes(postgres_dsn: str, own_folder: Path) -> None:
+    """No Cluster at the start, or none any more, is a miss; one that is back is used again. R056 R057."""
+    port = free_port()
+    async with member(postgres_dsn, f"redis+cluster://127.0.0.1:{port}") as node:
+        entries = node.entries
+        assert entries is not None
+        finding = Finding(7, (CURRENT,), None)
+
+        async def is_kept() -> bool:
+            await entries.put(CURRENT, finding, 60.0)
+            return await entries.get(CURRENT) == finding
+
+        for number in range(2):
+            for _ in range(20):
+                assert not await is_kept()
+            async with cluster(own_folder / str(number), port):
+                await until(lambda: node.is_subscribed)
+                await until(is_kept)
+            await until(lambda: not node.is_subscribed)
+
+
 async def test_a_sentinel(postgres_dsn: str, own_folder: Path) -> None:
     """Behind a Sentinel the master is asked for by name. R221."""
     port, sentinel_port = free_port(), free_port()
@@ -53,3 +78,14 @@ async def test_a_sentinel(postgres_dsn: str, own_folder: Path) -> None:
         running(own_folder / "sentinel", ["--sentinel"], sentinel_port, configuration),
     ):
         await works(postgres_dsn, f"redis+sentinel://127.0.0.1:{sentinel_port}/main/0")
+
+
+async def test_an_option_that_nobody_knows(redis_url: str) -> None:
+    """A URL with one is refused at the start, and nothing of it is told but that."""
+    redis = Redis(f"{redis_url}?nonsense=hunter2", environment="test", metrics=Metrics())
+    try:
+        with pytest.raises(UrlUnreadable) as caught:
+            await redis.open()
+    finally:
+        await redis.close()
+    assert str(caught.value) == "the URL of Redis has an option that is not known"

@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable
 from gateway.stores.records import Invalidation
-from gateway.stores.redis.connection import Redis
+from gateway.stores.redis.connection import REDIS_ERRORS, Redis
 from gateway.stores.redis.names import changes_channel, replies_channel
 from gateway.stores.redis.seal import Seal
 from gateway.telemetry.metrics import Metrics
@@ -130,7 +129,7 @@ class Channel:
             began = self._monotonic()
             try:
                 await self._listen_once()
-            except (StoreUnavailable, RedisError, OSError, TimeoutError) as error:
+            except (StoreUnavailable, *REDIS_ERRORS, OSError, TimeoutError) as error:
                 if not is_told:
                     log.warning("push_channel_lost", error=str(error) or type(error).__name__)
                 is_told = True

@@ -8,7 +8,7 @@ Must not know: what is stored.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio
@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import GatewayError, StoreUnavailable
@@ -35,6 +35,8 @@ CLOSE_SECONDS = 0.5
 DEFAULT_PORT = 6379
 
 Client = redis.asyncio.Redis | RedisCluster
+# The library's own. That no node of a cluster answers is of a family apart.
+REDIS_ERRORS: Final = (RedisError, RedisClusterException)
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -97,7 +99,9 @@ class Redis:
             ) from None
         try:
             await self._calls.run(self._ping(), seconds=PROBE_SECONDS)
-        except (StoreUnavailable, RedisError, OSError) as error:
+        except TypeError as error:  # options go on to the library's connections, which take some by name
+            raise UrlUnreadable("the URL of Redis has an option that is not known") from error
+        except (StoreUnavailable, *REDIS_ERRORS, OSError) as error:
             self.breaker.opens()
             self._went_away(error)
         else:
@@ -110,7 +114,7 @@ class Redis:
             await asyncio.gather(self._probe, return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(StoreUnavailable, RedisError, OSError):
+            with contextlib.suppress(StoreUnavailable, *REDIS_ERRORS, OSError):
                 await self._calls.run(_closed(client, self._sentinel), seconds=CLOSE_SECONDS)
         await self._calls.close(seconds=CLOSE_SECONDS)
         self._up.set(0)
@@ -137,7 +141,7 @@ class Redis:
             if self.breaker.timed_out():
                 self._went_away(error)
             raise StoreUnavailable(f"Redis: {error}") from error
-        except (RedisError, OSError) as error:
+        except (*REDIS_ERRORS, OSError) as error:
             if self.breaker.failed():
                 self._went_away(error)
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
@@ -182,7 +186,7 @@ class Redis:
     async def _probe_until_answered(self) -> None:
         while self.breaker.is_open:
             await asyncio.sleep(PROBE_SECONDS)
-            with contextlib.suppress(StoreUnavailable, RedisError, OSError):
+            with contextlib.suppress(StoreUnavailable, *REDIS_ERRORS, OSError):
                 await self._calls.run(self._ping(), seconds=PROBE_SECONDS)
                 self._came_back()
 
