@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -42,6 +43,7 @@ _TARGET = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]
 _PROVIDER_URL = re.compile(
     rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?:/[A-Za-z0-9/._~!$&'()*+,;=:%-]*)?"
 )
+_STORE_HOST = re.compile(r"(?:\[[^\[\]]+\]|[^:\[\]]*)(?::(?P<port>[0-9]{0,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -234,13 +236,29 @@ def _check_long_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-def _starts_with(pattern: str, what: str, cure: str) -> Callable[[SecretStr], SecretStr]:
+def _store_url(pattern: str, what: str, cure: str) -> Callable[[SecretStr], SecretStr]:
     def check(value: SecretStr) -> SecretStr:
-        if re.match(pattern, value.get_secret_value()) is None:
+        url = value.get_secret_value()
+        if re.match(pattern, url) is None:
             raise wrong(what, cure)
+        if not _has_hosts(url):
+            raise wrong(
+                "has a host or a port that is none",
+                "Write host:port, several with commas between; percent-encode / ? # @ : in user and password.",
+            )
         return value
 
     return check
+
+
+def _has_hosts(url: str) -> bool:
+    """Whether what stands where hosts and ports do are some; a store may be on a socket and have none."""
+    try:
+        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    except ValueError:  # a bracket without the other
+        return False
+    found = [_STORE_HOST.fullmatch(host) for host in hosts]
+    return all(one is not None and int(one["port"] or 1) in range(1, 65536) for one in found)
 
 
 Whole = Annotated[int, Field(ge=0, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
@@ -290,12 +308,12 @@ Feature = Annotated[
 ]
 Dsn = Annotated[
     SecretStr,
-    AfterValidator(_starts_with(r"postgres(ql)?://.", "is not the URL of a Postgres", 'Write "postgresql://..."')),
+    AfterValidator(_store_url(r"postgres(ql)?://.", "is not the URL of a Postgres", 'Write "postgresql://..."')),
 ]
 RedisUrl = Annotated[
     SecretStr,
     AfterValidator(
-        _starts_with(
+        _store_url(
             r"$|(rediss?(\+(sentinel|cluster))?|unix)://.",
             "is not the URL of a Redis",
             'Write "redis://...", or leave it empty to do without.',

@@ -302,6 +302,36 @@ async def test_rules_between_settings(tail: str, told: list[str]) -> None:
         read(HEAD + tail)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "is_good"),
+    [
+        pytest.param("h", True, id="host"),
+        pytest.param("u:p%2F@h:5432", True, id="all"),
+        pytest.param("h:1,h,[::1]:3", True, id="several"),
+        pytest.param("%2Frun%2Fstore", True, id="encoded-path"),
+        pytest.param("", True, id="socket"),
+        pytest.param("u:hunter2@h:99999", False, id="large-port"),
+        pytest.param("h:0", False, id="no-port"),
+        pytest.param("h:hunter2", False, id="word-for-port"),
+        pytest.param("h,h:hunter2", False, id="word-for-second-port"),
+        pytest.param("[::1", False, id="half-a-bracket"),
+        pytest.param("u:hunter2/x@h", False, id="slash-in-password"),
+        pytest.param("u:hunter2#x@h", False, id="hash-in-password"),
+    ],
+)
+async def test_hosts_of_stores(hosts: str, is_good: bool) -> None:
+    """Whether the hosts in the URL of a store can be some is told with all other mistakes. R077."""
+    text = f"environment: prod\npostgres: {{dsn: 'postgresql://{hosts}/d'}}\nredis: {{url: 'redis://{hosts}/0'}}"
+    if is_good:
+        read(text)
+        return
+    assert [line.partition(". ")[0] for line in mistakes(text)] == [
+        "2: postgres.dsn: has a host or a port that is none",
+        "3: redis.url: has a host or a port that is none",
+    ]
+    assert "hunter2" not in str(mistakes(text))
+
+
 async def test_rules_hold_for_variables() -> None:
     """A flag or an empty text that comes from the environment breaks the same rules, each told at its own line."""
     text = HEAD + (

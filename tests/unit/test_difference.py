@@ -126,7 +126,6 @@ CASES = [
     ("password", {}, {"postgres__dsn": "postgresql://v:x@db:5432/ostiary"}, "other", "it is the same database"),
     ("password of several", {"postgres": {"dsn": "postgresql://u:x@DB,[::1]:5432/o"}},
      {"postgres__dsn": "postgresql://u:y@db:5432,[::1]/o"}, "other", "it is the same database"),
-    ("no dsn at all", {}, {"postgres__dsn": "postgresql://u:x@[db/o"}, "opens", "another database"),
     ("at the portal", PORTAL, {"routes__3__timeouts": {"idle": 5}}, "other", "5"),
     ("admin listener", {}, {"listen__admin": "0.0.0.0:8081"}, "opens", "every address of this machine"),
     ("admin port", {}, {"listen__admin": "127.0.0.1:9"}, "other", "listens at 127.0.0.1:9"),

@@ -60,11 +60,8 @@ def _width(address: Address) -> int:
 
 
 def _database(dsn: SecretStr) -> tuple[list[str], str]:
-    """The servers that a DSN names, and the database there. One that cannot be read is like none other."""
-    try:
-        parts = urlsplit(dsn.get_secret_value())
-    except ValueError:  # its text may quote the password
-        return [dsn.get_secret_value()], ""
+    """The servers that a DSN names, and the database there."""
+    parts = urlsplit(dsn.get_secret_value())
     hosts = parts.netloc.rpartition("@")[2].lower().split(",")
     return [host if host.rpartition("]")[2].count(":") else f"{host}:5432" for host in hosts], parts.path
 
