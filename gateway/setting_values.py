@@ -23,6 +23,12 @@ PEPPER_LENGTH_MINIMUM = 32
 # What JSON and Postgres keep exactly; far above any sensible setting.
 NUMBER_MAXIMUM = 2**53 - 1
 
+# 68 years. Intervals of Postgres, expiries of Redis and timers take that; far more, and they fail one by one.
+SECONDS_MAXIMUM = 2**31 - 1
+
+# How long a rotated secret may still work.
+GRACE_SECONDS_MAXIMUM = 30 * 86400
+
 # The longest life of a token. Signing keys are believed for as long after they have signed for the last time.
 TOKEN_SECONDS_MAXIMUM = 30 * 86400
 
@@ -211,6 +217,8 @@ def _check_seconds(value: float) -> float:
         raise wrong("is not a finite number", "Write a number of seconds.")
     if value <= 0:
         raise wrong("is not above zero", "Write a number of seconds above 0.")
+    if value > SECONDS_MAXIMUM:
+        raise wrong("is too large", f"Write a number of seconds up to {SECONDS_MAXIMUM}.")
     return value
 
 
@@ -267,18 +275,19 @@ SecretLength = Annotated[int, Field(ge=16, le=1024), BeforeValidator(_refuse_fla
 Tier = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_flag)]
 Positive = Annotated[int, Field(ge=1, le=NUMBER_MAXIMUM), BeforeValidator(_refuse_flag)]
 RetentionMonths = Annotated[int, Field(ge=1, le=1200), BeforeValidator(_refuse_flag)]
+GraceSeconds = Annotated[int, Field(ge=0, le=GRACE_SECONDS_MAXIMUM), BeforeValidator(_refuse_flag)]
 TokenSeconds = Annotated[int, Field(ge=1, le=TOKEN_SECONDS_MAXIMUM), BeforeValidator(_refuse_flag)]
 Seconds = Annotated[
     float,
     AfterValidator(_check_seconds),
     BeforeValidator(_refuse_flag),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": SECONDS_MAXIMUM}),
 ]
 NoSeconds = Annotated[
     float,
     AfterValidator(_check_no_seconds),
     BeforeValidator(_refuse_flag),
-    WithJsonSchema({"type": "number", "minimum": 0}),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": SECONDS_MAXIMUM}),
 ]
 Share = Annotated[
     float,

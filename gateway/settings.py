@@ -103,8 +103,8 @@ class KeySettings(_Model):
     """Live keys that one user may own at a time."""
     issuance: Literal["open", "closed"] = "open"
     """Whether new keys are made at all, by whomever; what is set for a tenant counts before it."""
-    grace_seconds: values.Whole = 86400
-    """How long a rotated secret still works, unless the rotation says otherwise."""
+    grace_seconds: values.GraceSeconds = 86400
+    """How long a rotated secret still works, unless the rotation says otherwise; at most 30 days."""
     imported: ImportedSecrets | None = None
     """Secrets from elsewhere. Null means none: what has not the gateway's own shape is never looked up."""
     verify_per_minute: values.Positive = 60

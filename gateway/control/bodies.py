@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from gateway.control.moments import Moment
 from gateway.control.problems import InvalidBody
 from gateway.setting_values import (
+    GRACE_SECONDS_MAXIMUM,
     SCOPE_SHAPE,
     TOKEN_SECONDS_MAXIMUM,
     EnvironmentName,
@@ -21,7 +22,6 @@ from gateway.setting_values import (
 )
 
 ID_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
-LONGEST_GRACE_SECONDS = 30 * 86400
 LARGEST_INTEGER = 2**31 - 1  # a column of type integer
 
 # Fields whose mistakes have a code of their own.
@@ -184,7 +184,7 @@ class KeyChange(Body):
 class RotateBody(Body):
     """`POST /v1/keys/{id}/rotate`. How long the present secret still works; 0 ends it at once (R108)."""
 
-    grace_seconds: Annotated[int, Field(ge=0, le=LONGEST_GRACE_SECONDS)] | None = None
+    grace_seconds: Annotated[int, Field(ge=0, le=GRACE_SECONDS_MAXIMUM)] | None = None
 
 
 class RevokeBody(Body):

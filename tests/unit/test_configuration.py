@@ -291,6 +291,16 @@ plans: {}
             ],
             id="bad-items-make-no-empty-list",
         ),
+        pytest.param(
+            "keys: {grace_seconds: 2592001}\ncache: {ttl_seconds: 2147483648, serve_isolated_seconds: 1.0e+300}",
+            [
+                "3: keys.grace_seconds: is too large",
+                "4: cache.ttl_seconds: is too large",
+                "4: cache.serve_isolated_seconds: is too large",
+            ],
+            id="seconds-without-end",
+        ),
+        pytest.param("keys: {grace_seconds: 2592000}\ncache: {ttl_seconds: 2147483647}", [], id="many-seconds"),
         pytest.param("upstreams: {1: {targets: ['http://h']}, on: {targets: ['http://h']}}", [], id="plain-names"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.consistency.confirmation import RevocationPending
-from gateway.control.bodies import LONGEST_GRACE_SECONDS, RevokeBody, parse_body
+from gateway.control.bodies import RevokeBody, parse_body
 from gateway.control.issuance import ApiAccessRequired, IssuanceClosed, KeyLimitReached
 from gateway.control.keys import KeyRevoked, Keys
 from gateway.control.me import OwnKeyBody, OwnKeys, ScopesNotGiven
@@ -42,7 +42,7 @@ class Grace:
 def graces(default_seconds: int) -> list[Grace]:
     """What can be chosen, the configured time first."""
     offered = dict.fromkeys((default_seconds, HOUR, 24 * HOUR, 7 * 24 * HOUR))
-    return [Grace(seconds, _length(seconds)) for seconds in offered if 0 < seconds <= LONGEST_GRACE_SECONDS]
+    return [Grace(seconds, _length(seconds)) for seconds in offered if seconds > 0]
 
 
 def _length(seconds: int) -> str:
