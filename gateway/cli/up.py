@@ -13,7 +13,7 @@ import typer
 import yaml
 from aiohttp import web
 
-from gateway.cli.demo import ENVIRONMENT, PLAN, Demo, DemoKey
+from gateway.cli.demo import ENVIRONMENT, PLAN, USER, Demo, DemoFailed, DemoKey
 from gateway.control.admin_tokens import AdminTokens, Role
 from gateway.embedded import example
 from gateway.embedded.keeper import Addresses, Keeper
@@ -53,7 +53,7 @@ async def run(data: Path, port: int) -> None:
         service = Service(file, settings, Alone)
         await stack.enter_async_context(service.running())
         async with aiohttp.ClientSession() as session:
-            key = await Demo(session, f"http://{settings.listen.admin}", token.read_text()).prepare()
+            key = await _demo_key(Demo(session, f"http://{settings.listen.admin}", token.read_text()))
         typer.echo(Welcome(settings, key, token, is_first, time.monotonic() - began).text())
         await _wait(service, keeper)
         typer.echo("\nstopping")
@@ -78,18 +78,18 @@ class Welcome:
     """What is printed once all is ready: commands that can be pasted into a shell, in this order."""
 
     settings: Settings
-    key: DemoKey
+    key: DemoKey | DemoFailed
     token_path: Path
     is_first: bool
     seconds: float
 
     def text(self) -> str:
         """The text. It shows the demo key's secret, and where the operator's token is but not the token."""
-        orders = f"http://{self.settings.listen.proxy}/orders/42"
-        key = f"http://{self.settings.listen.admin}/v1/keys/{self.key.id}"
-        operator = f'-H "Authorization: Bearer $(cat {shlex.quote(str(self.token_path))})"'
-        json = "-H 'Content-Type: application/json'"
-        found = "" if self.is_first else " The data of the last start is still there; the key's secret is new."
+        if isinstance(self.key, DemoKey):
+            secret, tried = "; the key's secret is new", self._lines(self.key)
+        else:
+            secret, tried = "", self._failure(self.key)
+        found = "" if self.is_first else f" The data of the last start is still there{secret}."
         return f"""
 Ostiary is up, after {self.seconds:.1f} s.{found}
 
@@ -97,16 +97,41 @@ Ostiary is up, after {self.seconds:.1f} s.{found}
    status  http://{self.settings.listen.status}
   data     {self.token_path.parent}   (gateway.yaml is its configuration)
 
+{tried}
+
+Ctrl-C stops everything."""
+
+    def _lines(self, demo_key: DemoKey) -> str:
+        orders = f"http://{self.settings.listen.proxy}/orders/42"
+        key = f"http://{self.settings.listen.admin}/v1/keys/{demo_key.id}"
+        operator = f'-H "Authorization: Bearer $(cat {shlex.quote(str(self.token_path))})"'
+        json = "-H 'Content-Type: application/json'"
+        return f"""\
 With a key, the request is forwarded, and the upstream is told who is calling (200):
-  curl -i -H 'Authorization: Bearer {self.key.secret}' {orders}
+  curl -i -H 'Authorization: Bearer {demo_key.secret}' {orders}
 With a wrong one it is not (401):
   curl -i -H 'Authorization: Bearer ost_wrong' {orders}
 Rotate: the answer holds a new secret, and the old one works for another minute:
   curl -i -X POST {operator} {json} -d '{{"grace_seconds": 60}}' {key}/rotate
 Revoke: when this has answered, no secret of the key is admitted any more:
-  curl -i -X POST {operator} {json} -d '{{"reason": "tried it"}}' {key}/revoke
+  curl -i -X POST {operator} {json} -d '{{"reason": "tried it"}}' {key}/revoke"""
 
-Ctrl-C stops everything."""
+    def _failure(self, failed: DemoFailed) -> str:
+        configuration = shlex.quote(str(self.token_path.with_name("gateway.yaml")))
+        return f"""\
+There is no new key to try it with; what is in the data does not allow one:
+  {failed}
+Look at the keys that there are, and at who has them:
+  ostiary keys list -c {configuration}
+  ostiary users show {USER} -c {configuration}"""
+
+
+async def _demo_key(demo: Demo) -> DemoKey | DemoFailed:
+    """A key with a new secret, or why there is none: the data are the user's own, who may have changed everything."""
+    try:
+        return await demo.prepare()
+    except DemoFailed as failed:
+        return failed
 
 
 async def _start_example(stack: contextlib.AsyncExitStack) -> int:

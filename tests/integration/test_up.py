@@ -186,6 +186,27 @@ async def test_a_start_after_the_key_was_revoked_makes_another(
     assert (await run(session, new)).status == 200
 
 
+async def test_data_that_allow_no_new_key_are_served_all_the_same(
+    up: Callable[[], Up], session: aiohttp.ClientSession
+) -> None:
+    """Whatever was changed meanwhile, the next start gives access to it, and says why it has no key to try."""
+    first = up()
+    _, _, _, revoke = await first.ready()
+    assert (await run(session, revoke)).status == 200
+    operator = {"Authorization": f"Bearer {(first.data / 'operator.token').read_text()}"}
+    api = f"http://{HOST}:{first.port + 1}/v1"
+    async with session.patch(f"{api}/tenants/demo", json={"issuance": "closed"}, headers=operator) as response:
+        assert response.status == 200
+    first.process.send_signal(signal.SIGINT)
+    first.process.wait(START_SECONDS)
+    second = up()
+    assert await second.ready() == []
+    assert "POST /v1/keys: 403" in second.printed
+    assert "issuance_closed" in second.printed
+    async with session.get(f"http://{HOST}:{second.port + 1}/v1/keys", headers=operator) as response:
+        assert [key["status"] for key in (await response.json())["items"]] == ["revoked"]
+
+
 def key_of(line: str) -> str:
     return line.rpartition("/keys/")[2].partition("/")[0]
 
