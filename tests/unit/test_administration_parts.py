@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from gateway.control.portal.administration.fleet import seen
+from gateway.control.portal.administration.listing import id_filter_of
 from gateway.control.portal.administration.users import shown_form, wanted
 from gateway.control.portal.fleet_charts import durations, progress, said, shares
-from gateway.control.problems import InvalidBody
+from gateway.control.problems import InvalidBody, NotFound
 from gateway.stores.postgres.revisions import NodeRow
 from gateway.stores.postgres.users import EntitlementRow
 from gateway.telemetry.metrics import Metrics
@@ -20,6 +22,15 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 def node(revision: int, *, is_fresh: bool = True, silent: float = 0.5) -> NodeRow:
     """A node as it is listed."""
     return NodeRow(f"node_{revision}", "1", revision, 0.1, NOW, NOW, silent, {"is_fresh": is_fresh})
+
+
+@pytest.mark.parametrize("sent", ["%00", "a%00", "a%20b", "%ed%a0%80", "-", "x" * 129])
+def test_a_listing_of_what_is_no_id_is_not_found(sent: str) -> None:
+    """It never reaches the database, whose refusal of a NUL would pass for an outage. R122."""
+    with pytest.raises(NotFound):
+        id_filter_of(make_mocked_request("GET", f"/portal/admin/keys?tenant={sent}"), "tenant")
+    assert id_filter_of(make_mocked_request("GET", "/portal/admin/keys?tenant=+acme"), "tenant") == "acme"
+    assert id_filter_of(make_mocked_request("GET", "/portal/admin/keys"), "tenant") == ""
 
 
 @pytest.mark.parametrize(

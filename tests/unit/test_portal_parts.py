@@ -1,10 +1,12 @@
 """The parts of the portal that need no browser: sign-ins under way, cookies, charts, and what is put in words."""
 
+import asyncio
 import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +14,13 @@ from hypothesis import strategies as st
 from gateway.control.portal.attempt import Attempt, onward
 from gateway.control.portal.charts import Day, daily, spark
 from gateway.control.portal.cookies import Cookies
+from gateway.control.portal.forms import read_form
 from gateway.control.portal.key_forms import graces
 from gateway.control.portal.ready_lines import ReadyLines
 from gateway.control.portal.rendering import of_bytes
 from gateway.control.portal.rotation import Rotation
 from gateway.control.portal.words import spread
+from gateway.control.problems import Problem
 from gateway.settings import CredentialPlace, PortalSettings
 from gateway.stores.postgres.keys import KeyRow
 from gateway.stores.postgres.retired_secrets import RetiredSecretRow
@@ -129,6 +133,21 @@ def test_how_a_rotation_stands(first: int | None, old_last: int | None, words: s
 def test_how_far_a_change_has_come(nodes: int, reported: int, seconds: float, words: str) -> None:
     """In words, for whoever waits."""
     assert spread({"nodes": nodes, "reported": reported, "seconds": seconds}) == words
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"), [(b"token=\xff", "utf-8"), (b"token=x", "nonsense"), (b"token=x", "utf-16")]
+)
+async def test_a_form_that_is_no_text_is_the_senders_mistake(body: bytes, charset: str) -> None:
+    """Bytes that are none in their charset, and charsets that are none: a 400, and no fault of ours in the log."""
+    loop = asyncio.get_running_loop()
+    payload = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    payload.feed_data(body)
+    payload.feed_eof()
+    headers = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+    with pytest.raises(Problem) as caught:
+        await read_form(make_mocked_request("POST", "/", headers=headers, payload=payload))
+    assert caught.value.status == 400
 
 
 def test_graces_begin_with_the_configured_one() -> None:

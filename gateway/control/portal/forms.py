@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 from multidict import MultiDict, MultiMapping
 
-from gateway.control.problems import UnsupportedMediaType
+from gateway.control.problems import Problem, UnsupportedMediaType
 
 FORM: Final = "application/x-www-form-urlencoded"
 
@@ -33,10 +33,13 @@ class Form:
 
 
 async def read_form(request: web.Request) -> Form:
-    """The form of a request. Raises UnsupportedMediaType for what is no plain form."""
+    """The form of a request. Raises UnsupportedMediaType for what is no plain form, Problem for what is no text."""
     if request.content_type != FORM:
         raise UnsupportedMediaType(
             issues=[{"place": "Content-Type", "message": f"Write {FORM}"}],
         )
-    sent = await request.post()
+    try:
+        sent = await request.post()
+    except (UnicodeDecodeError, LookupError) as error:  # LookupError: a charset that nobody knows
+        raise Problem(f"the form cannot be read: {error}") from error
     return Form(MultiDict((name, value) for name, value in sent.items() if isinstance(value, str)))

@@ -19,7 +19,7 @@ from gateway.control.ids import ALPHABET
 from gateway.control.keys import AlreadyRevoked
 from gateway.control.pages import AuditQuery
 from gateway.control.paths import id_in_path
-from gateway.control.portal.administration.listing import PER_PAGE, after_of, filter_of, listed
+from gateway.control.portal.administration.listing import PER_PAGE, after_of, filter_of, id_filter_of, listed
 from gateway.control.portal.administration.record import told
 from gateway.control.portal.administration.services import USAGE_DAYS, Services
 from gateway.control.portal.charts import daily
@@ -56,9 +56,9 @@ class AllKeyPages:
 
     async def _list(self, request: web.Request, missed: str | None, status: int = 200) -> web.Response:
         caller = administrator_of(request)
-        filters = {name: filter_of(request, name) for name in ("tenant", "user", "status")}
-        if filters["status"] not in STATUSES:
-            filters["status"] = ""
+        filters = {name: id_filter_of(request, name) for name in ("tenant", "user")}
+        status_asked = filter_of(request, "status")
+        filters["status"] = status_asked if status_asked in STATUSES else ""
         if filters["tenant"]:
             await self._services.tenants.find(caller, filters["tenant"])
         if filters["user"]:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.control.bodies import ID_SHAPE
+from gateway.control.problems import NotFound
 
 PER_PAGE: Final = 50
 Row = TypeVar("Row")
@@ -43,3 +44,11 @@ def listed(
 def filter_of(request: web.Request, name: str) -> str:
     """What a listing is narrowed to by a field; empty where it is not."""
     return request.query.get(name, "").strip()
+
+
+def id_filter_of(request: web.Request, name: str) -> str:
+    """The id that a listing is narrowed to; empty where it is not. Raises NotFound: a malformed one names nothing."""
+    text = filter_of(request, name)
+    if text and ID_SHAPE.fullmatch(text) is None:
+        raise NotFound("malformed id")
+    return text

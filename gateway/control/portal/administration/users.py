@@ -13,7 +13,7 @@ from gateway.control.calls import EVERYBODY, OPERATORS
 from gateway.control.deeds import Answer
 from gateway.control.paths import id_in_path
 from gateway.control.plans import Plans
-from gateway.control.portal.administration.listing import PER_PAGE, after_of, filter_of, listed
+from gateway.control.portal.administration.listing import PER_PAGE, after_of, filter_of, id_filter_of, listed
 from gateway.control.portal.administration.services import USAGE_DAYS, Services
 from gateway.control.portal.charts import daily
 from gateway.control.portal.forms import read_form
@@ -47,7 +47,7 @@ class UserPages:
     async def list(self, request: web.Request) -> web.Response:
         """`GET /portal/admin/users?find=&tenant=&after=`; another tenant's do not exist (R272)."""
         caller = administrator_of(request)
-        find, tenant_id = filter_of(request, "find")[:LONGEST_SEARCH], filter_of(request, "tenant")
+        find, tenant_id = filter_of(request, "find")[:LONGEST_SEARCH], id_filter_of(request, "tenant")
         if tenant_id:
             await self._services.tenants.find(caller, tenant_id)
         rows = await self._services.users.page(
