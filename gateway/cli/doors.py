@@ -44,13 +44,24 @@ class Door:
             raise typer.BadParameter("is for --api alone", param_hint="--token-file")
 
 
-def through(door: Door, do: "Callable[[Api], Awaitable[T]]", tell: Callable[[T], None]) -> T:
-    """Do it through the door that was named, tell the result and return it."""
+def through(
+    door: Door,
+    do: "Callable[[Api], Awaitable[T]]",
+    tell: Callable[[T], None],
+    *,
+    first: Callable[[], None] = lambda: None,
+) -> T:
+    """Do it through the door that was named, tell the result and return it.
+
+    What asks for something does so `first`: after the admin token was read, which may stand on the line before, and
+    outside of the event loop, where Ctrl-C would wait for an answer.
+    """
     import asyncio
 
     log_to_stderr()
     door.check()
     opened = _opened(door)
+    first()
 
     async def run() -> T:
         async with opened as api:

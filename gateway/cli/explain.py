@@ -2,16 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gateway.cli.doors import Door, admin_url, ask_secret, through
 from gateway.cli.options import ApiOption, Output, OutputOption, TokenFileOption, named
 from gateway.cli.output import console, show_json
-
-if TYPE_CHECKING:
-    from gateway.cli.api import Api
 
 MARKS = {"passed": ("ok", "green"), "failed": ("no", "red"), "noted": ("--", "dim")}
 # What a key, an admin token or an access token looks like, wherever it stands.
@@ -49,12 +46,16 @@ def explain(
     question: dict[str, Any] = {"method": method, "path": path, "host": host, "headers": dict(map(_pair, header or []))}
     question |= named(address=address, key_id=key)
 
-    async def do(opened: "Api") -> dict[str, Any]:
+    def ask() -> None:
         if secret:
-            question["secret"] = await _read_secret()
-        return await opened.call("POST", "/v1/explain", body=question)
+            question["secret"] = _read_secret()
 
-    through(Door(None, api or _url_of(config), token_file), do, lambda answer: _show(answer, output))
+    through(
+        Door(None, api or _url_of(config), token_file),
+        lambda opened: opened.call("POST", "/v1/explain", body=question),
+        lambda answer: _show(answer, output),
+        first=ask,
+    )
 
 
 def _pair(header: str) -> tuple[str, str]:
@@ -73,10 +74,8 @@ def _url_of(config: Path | None) -> str:
     return admin_url(load(config))
 
 
-async def _read_secret() -> str:
-    import asyncio
-
-    secret = await asyncio.to_thread(ask_secret, "Key")
+def _read_secret() -> str:
+    secret = ask_secret("Key")
     if not secret:
         raise typer.BadParameter("write the key to stdin", param_hint="--secret")
     return secret

@@ -1,6 +1,6 @@
 """`ostiary keys`: make, list, show, rotate, revoke, contain and verify keys."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
@@ -23,9 +23,6 @@ from gateway.cli.options import (
     named,
 )
 from gateway.cli.output import show_list, show_one, show_rows
-
-if TYPE_CHECKING:
-    from gateway.cli.api import Api
 
 COLUMNS = ("id", "user_id", "tenant_id", "name", "prefix", "status", "created_at", "last_used_at", "expires_at")
 RETIRED_COLUMNS = ("id", "prefix", "retired_at", "expires_at")
@@ -194,14 +191,13 @@ def verify(
 
     Where the admin token comes from stdin too, it is the first line and the secret is the second.
     """
-
-    async def ask(opened: "Api") -> dict[str, Any]:
-        import asyncio
-
-        secret = await asyncio.to_thread(ask_secret, "Secret")
-        return await opened.call("POST", "/v1/keys/verify", body={"secret": secret})
-
-    verdict = through(Door(config, api, token_file), ask, lambda found: show_one(found, output))
+    body: dict[str, str] = {}
+    verdict = through(
+        Door(config, api, token_file),
+        lambda opened: opened.call("POST", "/v1/keys/verify", body=body),
+        lambda found: show_one(found, output),
+        first=lambda: body.update(secret=ask_secret("Secret")),
+    )
     if not verdict["valid"]:
         raise typer.Exit(FAILED)
 

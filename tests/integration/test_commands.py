@@ -1,14 +1,19 @@
 """The command line as a whole: help, version, failures."""
 
+import asyncio
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gateway import __version__
+from tests.fixtures.waiting import until
 
 
 def ostiary(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,6 +130,34 @@ async def test_a_secret_that_is_not_there_is_told(tmp_path: Path, line: str) -> 
         assert done.returncode == 2
         assert "stdin" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("keys", "verify"), ("explain", "/", "--secret")])
+async def test_ctrl_c_does_not_wait_for_a_secret(arguments: tuple[str, ...]) -> None:
+    """Whoever is asked and would rather not answer is let go at once."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "gateway", *arguments, "--api", "http://127.0.0.1:1"]
+    process = subprocess.Popen(
+        command,
+        stdin=reading,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OSTIARY_ADMIN_TOKEN": "osta_x"},
+    )
+    try:
+        os.write(writing, b"x")  # of a line that does not end
+
+        def is_asking() -> bool:
+            return fcntl.ioctl(reading, termios.FIONREAD, bytes(4)) == bytes(4)
+
+        await until(is_asking)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, 5) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(writing)
+        os.close(reading)
 
 
 async def test_arguments_that_are_no_texts_are_refused() -> None:
