@@ -73,6 +73,8 @@ class ResponseReader:
         return allowed
 
     def _read_fields(self, head: bytes) -> ResponseFields:
+        if len(head) > HEAD_LIMIT:  # in one piece: who reads would not have waited for the rest of such a head
+            raise UpstreamError("the reply's head is too large")
         lines = head.split(b"\r\n")
         if len(lines) > LINES_LIMIT:
             raise UpstreamError("too many header lines in the reply")

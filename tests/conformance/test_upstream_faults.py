@@ -379,6 +379,23 @@ async def test_a_head_with_bare_line_feeds_is_not_waited_for(edge: Edge) -> None
         assert told.status == 502
 
 
+@pytest.mark.parametrize("size", [65_000, 66_000], ids=["just not", "just"])
+async def test_a_head_is_too_large_however_it_comes(edge: Edge, size: int) -> None:
+    """The size alone decides, not in how many pieces a head is read. R345."""
+
+    async def large(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: %b\r\n\r\n" % (b"x" * size))
+        await connection.until_ended()
+
+    edge.upstream.script = large
+    async with edge.line() as line:
+        await line.send(GET)
+        (told,) = await line.replies(b"GET")
+        assert told.status == (200 if size < 65_536 else 502)
+        assert told.is_cut is False
+
+
 async def test_a_route_may_be_quicker_than_its_upstream(edge: Edge) -> None:
     """The same silent upstream is given up where the route says so, while others still wait for it. R340."""
 
