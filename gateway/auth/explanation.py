@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final, Protocol
 
-from gateway.auth.admission import Admission, BothTruths, Entry, SharedCache, TokenJudge
+from gateway.auth.admission import Admission
 from gateway.auth.credentials import Credential, Token
+from gateway.auth.entries import Entry
 from gateway.auth.principal import AuthKind, IdentityNames, Principal, principal_of
 from gateway.auth.refusal import Reason, Refusal
+from gateway.auth.sources import BothTruths, SharedCache, TokenJudge
 from gateway.auth.tokens import Claims
 from gateway.auth.verdict import STANDING, Access, authorize, ends_of
 from gateway.errors import Fault, GatewayError, Outage, StoreUnavailable

@@ -6,7 +6,7 @@ import sys
 
 import psutil
 
-from gateway.auth.admission import NEGATIVE_ENTRIES
+from gateway.auth.held import NEGATIVE_ENTRIES
 from tests.conftest import StartGateway
 from tests.fixtures.waiting import until
 

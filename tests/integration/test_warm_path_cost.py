@@ -182,7 +182,7 @@ async def test_a_warm_request_takes_no_more_steps_than_it_did(postgres_dsn: str,
             fewest = min(fewest, counts.steps)
             tasks += counts.tasks
     assert 50 < fewest <= bound
-    assert not [name for name in tasks if "Exchange" in name or "Admission" in name]
+    assert not [name for name in tasks if "Exchange" in name or "Lookup" in name]
 
 
 async def test_the_count_sees_a_task_where_there_is_one(postgres_dsn: str, redis_url: str) -> None:
@@ -192,4 +192,5 @@ async def test_the_count_sees_a_task_where_there_is_one(postgres_dsn: str, redis
         with counting(counts):
             await caller.ask(b"GET", b"/orders/1")
     assert [name for name in counts.tasks if "Exchange" in name]
+    assert [name for name in counts.tasks if "Lookup" in name]
     assert counts.steps > KINDS["repeated to the letter"][1]

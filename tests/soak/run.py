@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gateway.auth.admission import NEGATIVE_ENTRIES
+from gateway.auth.held import NEGATIVE_ENTRIES
 from tests.soak.changes import Changes
 from tests.soak.holdings import Holdings, complaints
 from tests.soak.ring import Ring

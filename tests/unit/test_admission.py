@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.admission import ANONYMOUS, NEGATIVE_ENTRIES
+from gateway.auth.admission import ANONYMOUS
 from gateway.auth.credentials import AMBIGUOUS, INVALID, Credential
+from gateway.auth.held import NEGATIVE_ENTRIES
 from gateway.auth.principal import AuthKind
 from gateway.auth.refusal import Reason, Refusal
 from gateway.auth.secrets import Peppers

@@ -5,8 +5,10 @@ import gc
 
 import pytest
 
-from gateway.auth.admission import LONGEST_QUEUE, MOST_REPEATS, Admitted
+from gateway.auth.admission import Admitted
 from gateway.auth.credentials import Credential
+from gateway.auth.flights import LONGEST_QUEUE
+from gateway.auth.questions import MOST_REPEATS
 from gateway.auth.refusal import Refusal
 from gateway.errors import Outage, StoreUnavailable
 from tests.fixtures.admission_world import REQUIRED, World, credential, settle

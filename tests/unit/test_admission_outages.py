@@ -6,7 +6,8 @@ from math import inf
 
 import pytest
 
-from gateway.auth.admission import BACK_OFF_SECONDS, Admitted
+from gateway.auth.admission import Admitted
+from gateway.auth.questions import BACK_OFF_SECONDS
 from gateway.auth.refusal import Refusal
 from gateway.consistency.view import View
 from gateway.errors import Outage, StoreUnavailable

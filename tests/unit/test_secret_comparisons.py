@@ -13,11 +13,11 @@ ALLOWED = {
     # Digests that both came from here: which of our own entries a subject belongs to.
     ("stores/local.py", "other != digest"),
     # Both were computed here from the digest that is looked up; nobody presents either.
-    ("auth/admission.py", "finding.digests == self._peppers.candidates(digest)"),
+    ("auth/lookup.py", "finding.digests == self._peppers.candidates(digest)"),
     # The database has found the row by this very digest; this only catches one that it should not have.
     ("stores/postgres/lookup.py", "record.digest != form"),
     # Both of the caller's own secret: whether another node asked under the same peppers.
-    ("auth/admission.py", "finding.digests == self._peppers.candidates(digest)"),
+    ("auth/lookup.py", "finding.digests == self._peppers.candidates(digest)"),
 }
 
 

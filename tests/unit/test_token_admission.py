@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.admission import NEGATIVE_ENTRIES, Admitted
+from gateway.auth.admission import Admitted
 from gateway.auth.credentials import Token
+from gateway.auth.held import NEGATIVE_ENTRIES
 from gateway.auth.principal import AuthKind
 from gateway.auth.refusal import Owner, Reason, Refusal
 from gateway.auth.secrets import sha256_digest

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway
-from gateway.auth.admission import BACK_OFF_SECONDS
+from gateway.auth.questions import BACK_OFF_SECONDS
 from gateway.embedded.server_process import HOST
 from gateway.settings import Settings
 from tests.fixtures.connections import connected

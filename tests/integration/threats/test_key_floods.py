@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import asyncpg
 import pytest
 
-from gateway.auth.admission import LONGEST_QUEUE
+from gateway.auth.flights import LONGEST_QUEUE
 from gateway.auth.secrets import LONGEST_RANDOM_CHARACTERS, RANDOM_CHARACTERS, SecretFormat, checksum, random_base62
 from gateway.store_parts import FEED_CONNECTIONS, LOOKUP_CONNECTIONS
 from tests.fixtures.connections import connected
