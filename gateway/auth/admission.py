@@ -82,7 +82,6 @@ class Admission:
             isolated_seconds=isolated_seconds,
         )
         self._held = held = Held(local_entries)
-        self._known, self._known_token = held.known, held.known_token  # a step less on the way to either
         self._appraisal = appraisal = Appraisal(
             environment=environment,
             names=names,
@@ -133,13 +132,13 @@ class Admission:
             return ANONYMOUS if access.mode == "optional" else self._refuse(MISSING, "local", "none")
         if isinstance(credential, Refusal):
             return self._refuse(credential, "local")
-        entry = self._known(credential)
+        entry = self._held.known(credential)
         if entry is None:
             if not isinstance(credential, Token):
                 return None
             if not access.tokens:
                 return self._refuse(TOKEN_NOT_ALLOWED, "local", credential.kind)
-            token = self._known_token(credential)
+            token = self._held.known_token(credential)
             if token is None:
                 return None
             if token.is_once and not is_stream:

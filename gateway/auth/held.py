@@ -30,12 +30,12 @@ class Held:
         """What is held of a key. A connection's requests mostly bring the very same credential. Hot."""
         good = self._good
         if credential.epoch is good.epoch:
-            entry: Entry = credential.entry
-            return entry
+            return credential.entry  # type: ignore[no-any-return]  # below it was put there
         found = good.get(credential.digest)
         if found is None:
             return None if isinstance(credential, Token) else self._bad.get(credential.digest)
-        credential.entry, credential.epoch = found, good.epoch
+        credential.entry = found
+        credential.epoch = good.epoch
         return found
 
     def known_token(self, token: Token) -> TokenEntry | None:
