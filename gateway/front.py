@@ -22,7 +22,8 @@ from gateway.control.portal.application import Portal
 from gateway.control.public import JWKS, PREFIX, WHOAMI, build_public
 from gateway.control.tokens import Mint
 from gateway.limits.metering import Meter
-from gateway.listeners import BACKLOG, Listeners, Place, Sockets, tcp_sites, tls_sites
+from gateway.listeners import BACKLOG, Listeners, Place, Sockets, tcp_sites
+from gateway.proxy.arrivals import ArrivalSite
 from gateway.proxy.assembly import (
     address_rule,
     places_of,
@@ -38,7 +39,6 @@ from gateway.proxy.edge import TrustedProxies
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.limiting import Limiting
 from gateway.proxy.naming import Naming
-from gateway.proxy.proxy_protocol import ProxyProtocolSite
 from gateway.proxy.replies import Replies
 from gateway.proxy.router import Route, Router
 from gateway.proxy.server import ProxyServer
@@ -159,22 +159,21 @@ class Front:
         self, server: ProxyServer, proxies: TrustedProxies, tls: ssl.SSLContext | None
     ) -> None:
         runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain.finish_seconds)
-        head_seconds = self._settings.client.head_timeout_seconds  # for what comes before a head, too
-        if not self._settings.listen.proxy_protocol:
-            await self._listeners.add(runner, self._place, tcp_sites if tls is None else tls_sites(tls, head_seconds))
+        is_behind_balancers = self._settings.listen.proxy_protocol
+        if tls is None and not is_behind_balancers:
+            await self._listeners.add(runner, self._place, tcp_sites)
             return
 
         def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
-            site = ProxyProtocolSite(
+            site = ArrivalSite(
                 runner,
-                address.host,
-                address.port,
+                address,
                 sockets,
-                proxies=proxies,
-                header_seconds=head_seconds,
+                tls=tls,
+                balancers=proxies if is_behind_balancers else None,
+                seconds=self._settings.client.head_timeout_seconds,  # for what comes before a head, too
                 refused=self._metrics.connections_refused,
                 backlog=BACKLOG,
-                ssl_context=tls,
             )
             return [site]
 

@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from aiohttp import web, web_app
@@ -181,56 +179,8 @@ def _close(sockets: Sockets) -> None:
         sock.close()
 
 
-class TlsSite(web.BaseSite):
-    """A listener with TLS, on a socket of its own or a given one. aiohttp's gives a handshake a whole minute."""
-
-    def __init__(
-        self,
-        runner: web.BaseRunner,
-        address: Address,
-        sock: socket.socket | None,
-        context: ssl.SSLContext,
-        handshake_seconds: float,
-    ) -> None:
-        super().__init__(runner, ssl_context=context, backlog=BACKLOG)
-        self._address = address
-        self._sock = sock
-        self._handshake_seconds = handshake_seconds
-
-    @property
-    def name(self) -> str:
-        """As BaseSite."""
-        return f"https://{self._address}"
-
-    async def start(self) -> None:
-        """As BaseSite. Raises OSError where the address cannot be bound."""
-        await super().start()
-        assert self._runner.server is not None
-        listen = partial(
-            asyncio.get_running_loop().create_server,
-            self._runner.server,
-            ssl=self._ssl_context,
-            ssl_handshake_timeout=self._handshake_seconds,
-            backlog=self._backlog,
-        )
-        if self._sock is None:
-            self._server = await listen(host=self._address.host, port=self._address.port)
-        else:
-            self._server = await listen(sock=self._sock)
-
-
 def tcp_sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
     """Plain listeners."""
     if sockets is None:
         return [web.TCPSite(runner, address.host, address.port, backlog=BACKLOG)]
     return [web.SockSite(runner, sock, backlog=BACKLOG) for sock in sockets]
-
-
-def tls_sites(context: ssl.SSLContext, handshake_seconds: float) -> SitesOf:
-    """Listeners with TLS. A handshake may take so long."""
-
-    def sites(runner: web.BaseRunner, address: Address, sockets: Sockets | None) -> Sequence[web.BaseSite]:
-        given = (None,) if sockets is None else sockets
-        return [TlsSite(runner, address, sock, context, handshake_seconds) for sock in given]
-
-    return sites

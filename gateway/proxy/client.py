@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 
 from gateway.errors import GatewayError
 from gateway.limits.metering import NOBODY
-from gateway.proxy.edge import Edge, IpAddress
+from gateway.proxy.crowd import Visit
+from gateway.proxy.edge import Edge
 from gateway.proxy.errors import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.framing import NO_BODY, BadFraming
@@ -85,10 +86,7 @@ class Registry(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client connection. `peer` is the client's address where it is another than the socket's.
-
-    `arrival` is held until the connection is made, for whoever waits for that.
-    """
+    """One client connection. `visit` is how it is counted: None until it is made, if nothing came before that."""
 
     __slots__ = (
         "_deadline",
@@ -108,11 +106,10 @@ class ClientConnection(asyncio.Protocol):
         "_services",
         "_state",
         "_unsent",
-        "arrival",
         "edge",
         "has_served",
-        "peer",
         "transport",
+        "visit",
     )
 
     def __init__(
@@ -121,10 +118,8 @@ class ClientConnection(asyncio.Protocol):
         reader: RequestReader,
         limits: ConnectionLimits,
         registry: Registry,
-        peer: IpAddress | None,
-        arrival: object,
+        visit: Visit | None,
     ) -> None:
-        self.arrival: object = arrival
         self._services = services
         self._reader = reader
         self._limits = limits
@@ -143,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
         self._unsent = inf  # bytes of the last reply that the client had not taken at the last sweep
         self._deadline = 0.0
         self.has_served = False  # a request on this connection has been answered
-        self.peer = peer
+        self.visit = visit
         self.transport: Any = None  # asyncio.Transport, once connected; Any spares a cast on the hot path
         self.edge: Edge
 

@@ -34,37 +34,64 @@ class Crowd:
         self._by_address: Counter[str] = Counter()
         self._told_at = -inf
 
-    def enter(self, edge: Edge) -> bool:
-        """Count a connection in; whether it may stay. `leave` is due in either case."""
+    def enter(self) -> "Visit | None":
+        """Count a connection in; None where it may not stay."""
+        if self._limit is not None and self._total >= self._limit:
+            self._refuse("total")
+            return None
         self._total += 1
-        address = self._counted(edge)
-        if address:
-            self._by_address[address] += 1
-        if self._limit is not None and self._total > self._limit:
-            return self._refuse("total")
-        if address and self._by_address[address] > (self._address_limit or 0):
-            return self._refuse("address")
-        return True
+        return Visit(self)
 
-    def leave(self, edge: Edge) -> None:
-        """Count it out."""
+    def _name(self, edge: Edge) -> str | None:
+        """Count one that is in with its address, an IPv6 one as its network: as what, or None where it may not stay.
+
+        As nothing where an address is not counted.
+        """
+        if self._address_limit is None or edge.is_trusted:
+            return ""
+        address = counted(edge.address)
+        if self._by_address[address] >= self._address_limit:
+            self._refuse("address")
+            return None
+        self._by_address[address] += 1
+        return address
+
+    def _leave(self, address: str) -> None:
         self._total -= 1
-        address = self._counted(edge)
         if address:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    def _counted(self, edge: Edge) -> str:
-        """What an address counts as, an IPv6 one as its network; empty for one that is not counted."""
-        if self._address_limit is None or edge.is_trusted:
-            return ""
-        return counted(edge.address)
-
-    def _refuse(self, limit: str) -> bool:
+    def _refuse(self, limit: str) -> None:
         self._refused.labels(limit).inc()
         now = self._monotonic()
         if now >= self._told_at + TOLD_SECONDS:
             self._told_at = now
             log.warning("connection_refused", limit=limit)
-        return False
+
+
+class Visit:
+    """One connection that is counted, until its `end`. `edge` is its peer, once that is known."""
+
+    __slots__ = ("_address", "_crowd", "edge")
+
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd: Crowd | None = crowd
+        self._address = ""
+        self.edge: Edge | None = None
+
+    def identify(self, edge: Edge) -> bool:
+        """Count it with the address of its peer, too, once; whether it may stay. If not, `end` is still due."""
+        assert self._crowd is not None
+        assert self.edge is None
+        self.edge = edge
+        address = self._crowd._name(edge)
+        self._address = address or ""
+        return address is not None
+
+    def end(self) -> None:
+        """Count it out. Does nothing a second time."""
+        crowd, self._crowd = self._crowd, None
+        if crowd is not None:
+            crowd._leave(self._address)

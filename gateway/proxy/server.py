@@ -2,17 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
-from weakref import WeakSet
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 
 from gateway.auth.credentials import CredentialReader
 from gateway.proxy.client import ClientConnection, ConnectionLimits
-from gateway.proxy.crowd import Crowd
+from gateway.proxy.crowd import Crowd, Visit
 from gateway.proxy.edge import Edge, IpAddress, TrustedProxies, address_of
 from gateway.proxy.headers import HeaderTable
 from gateway.proxy.places import Places
@@ -23,17 +22,8 @@ from gateway.telemetry.lag import Lag
 log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS: Final = 0.5  # a timer per request would cost more than the request
-LAST_HANDSHAKE_SECONDS: Final = 2.0  # for TLS handshakes that are under way when the gateway stops
+LAST_ARRIVAL_SECONDS: Final = 2.0  # for PROXY headers and TLS handshakes that are under way when the gateway stops
 SHORTEST_PAUSE_SECONDS: Final = 0.05  # between two sweeps, where a deadline falls between
-
-
-class Arrival:
-    """Is there while a connection has been accepted, and neither been made nor given up.
-
-    The connection itself takes no weak references once it is compiled.
-    """
-
-    __slots__ = ("__weakref__",)
 
 
 class Patience:
@@ -81,18 +71,18 @@ class ProxyServer(web.Server):
         self._limits = limits
         self._header_count_limit = header_count_limit
         self._proxies = proxies
-        self._crowd = crowd
+        self.crowd = crowd
         self._lag = lag
         self._clients: set[ClientConnection] = set()
-        self._coming: WeakSet[Arrival] = WeakSet()  # mostly amid a TLS handshake, of whose failure nobody tells
+        self._arriving: set[asyncio.Task[None]] = set()
         self._patience = Patience()
         self._sweeper: asyncio.Task[None] | None = None
         self.is_draining = False
         self._linger_seconds = 0.0
         self._is_cutting = False
 
-    def __call__(self, peer: IpAddress | None = None) -> ClientConnection:  # type: ignore[override]  # aiohttp's is replaced
-        """A protocol for a new connection; `peer` is the client's address where it is another than the socket's."""
+    def __call__(self, visit: Visit | None = None) -> ClientConnection:  # type: ignore[override]  # aiohttp's is replaced
+        """A protocol for a new connection; `visit` is how it is counted already, if it is: its peer is known then."""
         reader = RequestReader(
             self._table,
             self._credentials,
@@ -100,25 +90,33 @@ class ProxyServer(web.Server):
             line_limit_bytes=self._limits.line_limit_bytes,
             header_count_limit=self._header_count_limit,
         )
-        arrival = Arrival()
-        self._coming.add(arrival)
-        return ClientConnection(self._services, reader, self._limits, self, peer, arrival)
+        return ClientConnection(self._services, reader, self._limits, self, visit)
 
     def start(self) -> None:
         """Begin to sweep deadlines."""
         self._sweeper = asyncio.create_task(self._sweep())
 
+    def edge(self, address: IpAddress | None, scheme: str) -> Edge:
+        """What a peer at this address is."""
+        return Edge(address, scheme, self._proxies)
+
+    def receive(self, arrival: Coroutine[Any, Any, None]) -> None:
+        """Have a connection arrive that has been accepted. `shutdown` waits for it a moment, then cancels it."""
+        task = asyncio.create_task(arrival)
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
     def opened(self, connection: ClientConnection) -> Edge:
         """As Registry."""
-        transport = connection.transport
-        scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
-        edge = Edge(connection.peer or address_of(transport.get_extra_info("peername")), scheme, self._proxies)
         self._clients.add(connection)
-        connection.arrival = None
-        has_room = self._crowd.enter(edge)
+        if connection.visit is not None and connection.visit.edge is not None:
+            return connection.visit.edge
+        transport = connection.transport
+        edge = self.edge(address_of(transport.get_extra_info("peername")), "http")
+        connection.visit = visit = self.crowd.enter()
         # Without an address it has been reset already. What it sent before that can still be read, and would come from
         # nobody: no rule for addresses would hold.
-        if not has_room or edge.address is None:
+        if visit is None or not visit.identify(edge) or edge.address is None:
             transport.abort()
         return edge
 
@@ -126,13 +124,15 @@ class ProxyServer(web.Server):
         """As Registry."""
         if connection in self._clients:
             self._clients.remove(connection)
-            self._crowd.leave(connection.edge)
+            if connection.visit is not None:
+                connection.visit.end()
         if not self._clients:
             self._patience.end()
 
     def count(self, *, is_busy: bool) -> int:
-        """How many client connections are in an exchange, or between two."""
-        return sum(connection.is_busy == is_busy for connection in self._clients)
+        """How many client connections are in an exchange, or between two, or on their way to the first."""
+        arriving = 0 if is_busy else len(self._arriving)
+        return arriving + sum(connection.is_busy == is_busy for connection in self._clients)
 
     async def _sweep(self) -> None:
         pause = SWEEP_SECONDS
@@ -190,7 +190,7 @@ class ProxyServer(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """Wait until every exchange is over, `timeout` seconds at most; then cut what is left."""
-        await self._wait_for_the_coming()
+        await self._end_arrivals()
         if self._linger_seconds:
             await self._wait_for_all(self._linger_seconds)
             self._linger_seconds = 0.0
@@ -212,11 +212,13 @@ class ProxyServer(web.Server):
         if self._clients and not self._is_cutting:
             await self._patience.wait(seconds)
 
-    async def _wait_for_the_coming(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_HANDSHAKE_SECONDS):
-                while self._coming:  # noqa: ASYNC110  # nobody tells of a handshake that fails
-                    await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
+    async def _end_arrivals(self) -> None:
+        await asyncio.sleep(0)  # asyncio makes a connection two steps after it has accepted it; one was aiohttp's
+        if self._arriving and not self._is_cutting:
+            await asyncio.wait(self._arriving, timeout=LAST_ARRIVAL_SECONDS)
+        for task in tuple(self._arriving):
+            task.cancel()
+        await asyncio.gather(*self._arriving, return_exceptions=True)
 
 
 async def _never(request: web.BaseRequest) -> web.StreamResponse:
