@@ -108,6 +108,7 @@ async def silent(door: Door, address: str, number: int) -> AsyncIterator[list[so
         yield [stack.enter_context(await door.bare(address)) for _ in range(number)]
 
 
+@pytest.mark.threat("slow clients")
 async def test_silent_connections_are_bounded(door: OpenDoor) -> None:
     """One address that connects and says nothing holds as many connections as its limit; the others are served."""
     them = await door(address_connection_limit=ADDRESS_LIMIT, connection_limit=LIMIT, head_timeout_seconds=60)
@@ -121,6 +122,7 @@ async def test_silent_connections_are_bounded(door: OpenDoor) -> None:
     await until(lambda: them.is_served(MANY))
 
 
+@pytest.mark.threat("slow clients")
 async def test_silent_connections_of_many_are_bounded_in_all(door: OpenDoor) -> None:
     """Many addresses that say nothing hold as many connections as there may be."""
     them = await door(connection_limit=LIMIT, head_timeout_seconds=60)
@@ -133,6 +135,7 @@ async def test_silent_connections_of_many_are_bounded_in_all(door: OpenDoor) -> 
     await until(lambda: them.is_served(OTHER))
 
 
+@pytest.mark.threat("slow clients")
 async def test_connections_without_a_header_are_bounded(gateway: StartGateway) -> None:
     """Those whose PROXY header does not come are among those that may be open in all, until they are refused or go."""
     listen = {"proxy_protocol": True}
