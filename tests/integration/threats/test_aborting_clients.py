@@ -93,7 +93,7 @@ async def test_nobody_gets_the_answer_of_one_who_left(stand: Stand) -> None:
     assert crowd.answered > 1000
     assert sum(stand.lookups(mark)) > 2 * KEYS
     assert (await stand.redis_calls())["get"] - calls.get("get", 0) > KEYS  # a busy machine spares a slow Redis
-    assert await stand.sample(node, "ostiary_requests_total", status="499") > 100
+    assert await stand.sample(node, "ostiary_requests_total", status="499") > 20  # by far most leave sooner
     assert stand.upstream.connections < len(stand.upstream.requests)
 
     async def is_empty() -> bool:
