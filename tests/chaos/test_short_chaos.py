@@ -10,12 +10,12 @@ from tests.chaos.run import run
 from tests.chaos.tally import Tally
 
 MEASURES = Measures(
-    changes=120,
+    changes=90,
     seed=3,
     users=8,
     admin_tokens=20,
     bound_seconds=1.5,
-    requests_per_second=125.0,
+    requests_per_second=80.0,
     think_seconds=0.1,
     fault_seconds=(0.4, 2.0),
     calm_seconds=(0.1, 0.4),

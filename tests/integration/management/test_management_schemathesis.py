@@ -137,7 +137,7 @@ async def token_of(dsn: str, role: Role, tenant_id: str | None) -> str:
 
 async def test_an_operator_meets_nothing_that_is_not_documented(planted: Planted) -> None:
     """Every limit of every schema tried, each by itself, and then whatever fits or does not. R121, R122, R126, R278."""
-    await planted.run("--phases=coverage,fuzzing", "--max-examples=8", token=planted.operator)
+    await planted.run("--phases=coverage,fuzzing", "--max-examples=5", token=planted.operator)
     done = {"tenant.change", "tenant.delete", "user.change", "plan.put", "key.change", "key.revoke", "cache.invalidate"}
     assert await planted.actions() >= done  # what was tried came further than to refusals
 
