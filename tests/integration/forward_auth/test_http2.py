@@ -1,7 +1,6 @@
 """HTTP/2 and gRPC, through the proxies that speak them: the key is checked, and the service is told who calls."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -61,10 +60,24 @@ async def stand(
         yield made
 
 
-@contextmanager
-def refused_with(code: grpc.StatusCode) -> Iterator[None]:
+# The client loses the status of a refusal now and then, where nginx sends it in a head and the end apart from that.
+LOST_STATUS = grpc.StatusCode.UNKNOWN
+TRIES = 3
+
+
+async def check_refused(
+    call: grpc.aio.UnaryStreamMultiCallable,
+    metadata: tuple[tuple[str, str], ...],
+    code: grpc.StatusCode,
+    *,
+    tries: int = TRIES,
+) -> None:
+    """It ends with this status."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        yield
+        [piece async for piece in call(b"order", metadata=metadata)]
+    if caught.value.code() == LOST_STATUS and tries > 1:
+        await check_refused(call, metadata, code, tries=tries - 1)
+        return
     assert caught.value.code() == code, caught.value
 
 
@@ -82,15 +95,12 @@ async def test_grpc_calls_are_let_through_with_the_identity(stand: World, servic
         assert (seen["x-user-id"], seen["x-plan"]) == (stand.caller.user_id, "starter")
         assert not seen.get("x-identity-assertion")
         assert stand.caller.secret not in str(seen)
-        with refused_with(grpc.StatusCode.UNAUTHENTICATED):
-            [piece async for piece in call(b"order", metadata=SPOOFED)]
+        await check_refused(call, SPOOFED, grpc.StatusCode.UNAUTHENTICATED)
         admin = channel.unary_stream("/admin/Get")
-        with refused_with(grpc.StatusCode.PERMISSION_DENIED):
-            [piece async for piece in admin(b"order", metadata=key)]
+        await check_refused(admin, key, grpc.StatusCode.PERMISSION_DENIED)
         assert service.seen == []
         stand.gateway.kill()
-        with refused_with(grpc.StatusCode.UNAVAILABLE):
-            [piece async for piece in call(b"order", metadata=key)]
+        await check_refused(call, key, grpc.StatusCode.UNAVAILABLE)
     assert service.seen == []
 
 
